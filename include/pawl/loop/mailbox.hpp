@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "pawl/core/api.hpp"
+#include "pawl/core/function.hpp"
+
+namespace pawl {
+
+class ForkGuard;
+class System;
+
+/// The part of a loop that other threads may touch, and that may outlive the loop.
+///
+/// A thread that can't be sure that the loop still lives keeps `EventLoop::mailbox()` and posts to
+/// it.
+///
+/// Threads:  `post`, `stop` and `wake` any; `stop`, `wake` and `raise` also from a signal handler.
+/// Promises: what was accepted runs on the loop's thread, in the order in which each thread posted
+///           it; or, when the loop is destroyed first, is destroyed on the loop's thread.
+class PAWL_API Mailbox {
+ public:
+  /// Throws `std::system_error` when there is no descriptor left for the wake-up.
+  explicit Mailbox(System& system);
+  ~Mailbox();
+  Mailbox(const Mailbox&) = delete;
+  Mailbox& operator=(const Mailbox&) = delete;
+
+  /// False when the loop is gone: the callback is then destroyed here, unrun.
+  bool post(Function<void()>&& callback);
+
+  /// Ends the wait that the loop is in, or the next one.
+  void wake() noexcept;
+  /// As `EventLoop::stop`.
+  void stop() noexcept;
+  /// Notes that `signal` (1 to 64) has come.
+  void raise(int signal) noexcept;
+
+ private:
+  friend class EventLoop;
+  using Letters = std::vector<Function<void()>>;
+
+  /// Readable when the loop must wake up.
+  int wake_fd() const { return wake_fd_; }
+  void drain_wake_fd() noexcept;
+  /// Announces that the loop is about to wait; false when something came and it must not.
+  bool begin_wait();
+  void end_wait() { is_waiting_.store(false, std::memory_order_relaxed); }
+  /// Nobody is in a pass: whatever comes, or has come, must show at the descriptor, because a host
+  /// may be waiting on it.
+  void leave_pass() noexcept;
+  bool has_letters() const { return has_letters_.load(std::memory_order_acquire); }
+  /// Swaps what was posted into `letters`, which must be empty.
+  void take_letters(Letters& letters);
+  std::uint64_t take_signals();
+  bool is_stopping() const { return is_stopping_.load(std::memory_order_acquire); }
+  bool take_stop() { return is_stopping_.exchange(false); }
+  /// No `post` is accepted afterwards.
+  void close(Letters& letters);
+
+  System& system_;
+  int wake_fd_;
+  std::unique_ptr<ForkGuard> fork_guard_;
+  std::atomic<bool> is_waiting_{false};  // true exactly while a wake-up must reach the descriptor
+  std::atomic<bool> has_letters_{false};
+  std::atomic<bool> is_stopping_{false};
+  std::atomic<std::uint64_t> signals_{0};  // bit n - 1: signal n has come
+  std::mutex mutex_;                       // guards the rest
+  Letters letters_;
+  bool is_closed_ = false;
+};
+
+}  // namespace pawl

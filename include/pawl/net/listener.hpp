@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <system_error>
+
+#include "pawl/core/api.hpp"
+#include "pawl/core/function.hpp"
+#include "pawl/core/place.hpp"
+#include "pawl/core/state_table.hpp"
+#include "pawl/core/time.hpp"
+#include "pawl/core/unique_fd.hpp"
+#include "pawl/loop/io_handler.hpp"
+#include "pawl/loop/scoped_handle.hpp"
+#include "pawl/net/endpoint.hpp"
+#include "pawl/net/listener_state.hpp"
+#include "pawl/net/socket_options.hpp"
+
+namespace pawl {
+
+class EventLoop;
+class UnixSocketFile;
+
+/// The socket's options are inherited by what is accepted.
+struct ListenerOptions : SocketOptions {
+  int backlog = 1024;              ///< the kernel caps it at net.core.somaxconn
+  bool reuse_port = false;         ///< several sockets share the port (SO_REUSEPORT)
+  int fast_open_queue = 0;         ///< pending Fast Open requests (RFC 7413); 0: none are taken
+  std::size_t accept_budget = 64;  ///< accepts in one pass, at most
+  Duration retry_after = std::chrono::milliseconds(50);  ///< when there is no descriptor left
+};
+
+/// Accepts connections at one endpoint and hands their sockets over.
+///
+/// Owns:     its socket, and the file of a Unix socket, which goes with it. A socket file that
+///           nobody listens at any more is replaced. Destroying it, from its own callback too,
+///           stops listening.
+/// Threads:  the loop's. The loop must outlive it.
+/// Promises: a flood of connections doesn't starve the loop (accept_budget). When there is no
+///           descriptor or memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM) it never spins: it waits
+///           retry_after between two tries, and the kernel's backlog holds the others. Connections
+///           that died in the backlog (ECONNABORTED and what accept(2) calls network errors) are
+///           skipped.
+/// Fails:    the constructor throws `std::system_error`, which names the operation and the
+///           endpoint.
+class PAWL_API Listener final : private IoHandler {
+ public:
+  using AcceptCallback = Function<void(UniqueFd socket, const Endpoint& peer)>;
+
+  Listener(EventLoop& loop, const Endpoint& endpoint, AcceptCallback on_accept,
+           ListenerOptions options = {}, Place place = Place::here());
+  /// Takes over a socket that listens already, such as one of `inherited_sockets()`. The options of
+  /// the socket, backlog and reuse_port are left as they are.
+  Listener(EventLoop& loop, UniqueFd socket, AcceptCallback on_accept, ListenerOptions options = {},
+           Place place = Place::here());
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  ~Listener();
+
+  /// There is no room for another connection; comes once until one was accepted again.
+  void on_exhausted(Function<void(std::error_code)> callback);
+
+  void pause();
+  void resume();
+  /// Stops listening; the kernel refuses whoever comes then.
+  void close();
+
+  ListenerState state() const { return machine_.state(); }
+  /// With the port that the kernel chose for port 0.
+  Endpoint local_endpoint() const { return local_; }
+  /// "listener at 127.0.0.1:80 LISTENING"
+  std::string describe() const override;
+
+ private:
+  Listener(EventLoop& loop, AcceptCallback&& on_accept, ListenerOptions&& options, Place place);
+  void open(const Endpoint& endpoint);
+  void watch();
+  void on_ready(Interest events) override;
+  bool accept_one(AcceptCallback& on_accept);
+  void on_no_room(int error);
+  void step(ListenerEvent event);
+
+  EventLoop& loop_;
+  ListenerOptions options_;
+  std::shared_ptr<AcceptCallback> on_accept_;  // shared with the call, which may destroy this
+  std::shared_ptr<Function<void(std::error_code)>> on_exhausted_;
+  Place place_;
+  StateMachine<listener_table> machine_{ListenerState::listening};
+  UniqueFd fd_;
+  std::unique_ptr<UnixSocketFile> file_;
+  Endpoint local_;
+  bool is_told_ = false;   // true exactly from on_exhausted to the next accept
+  std::size_t batch_ = 1;  // accepts in this wake-up; grows while they come without a pause
+  std::uint64_t last_pass_ = 0;
+  ScopedHandle retry_;
+};
+
+}  // namespace pawl

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "loop/callback_pool.hpp"
+#include "loop/reporter.hpp"
+#include "pawl/core/function.hpp"
+#include "pawl/system/system.hpp"
+
+namespace pawl {
+
+/// Calls user code: the one place where it is timed, and where its exceptions are caught.
+///
+/// Threads: the loop's.
+class CallbackRunner {
+ public:
+  CallbackRunner(System& system, CallbackPool& pool, Reporter& reporter, bool is_debug,
+                 Duration slow)
+      : system_(system), pool_(pool), reporter_(reporter), is_debug_(is_debug), slow_(slow) {}
+
+  /// Runs a pending callback for the only time. It is freed afterwards, and one of the references
+  /// given up.
+  void run_once(CallbackSlot* slot) {
+    slot->status = CallbackStatus::running;
+    const Once at_the_end{pool_, slot};
+    call(slot);
+  }
+
+  /// Runs a pending callback. Afterwards it is pending again, unless it was cancelled meanwhile.
+  void run(CallbackSlot* slot) {
+    slot->status = CallbackStatus::running;
+    const Again at_the_end{slot};
+    call(slot);
+  }
+
+  /// Calls `call` and does with its exception what the user wants; `describe` says who it was, in
+  /// debug mode, when it was slow.
+  template <typename Call, typename Describe>
+  void guard(Call call, Describe describe) {
+    if (__builtin_expect(is_debug_, false)) return guard_timed(call, describe);
+    try {
+      call();
+    } catch (...) {
+      handle_exception();
+    }
+  }
+
+  void set_exception_handler(Function<void(std::exception_ptr)> handler) {
+    exception_handler_ = handler ? std::make_shared<ExceptionHandler>(std::move(handler)) : nullptr;
+  }
+
+ private:
+  using ExceptionHandler = Function<void(std::exception_ptr)>;
+
+  struct Once {
+    CallbackPool& pool;
+    CallbackSlot* slot;
+    ~Once() {
+      slot->status = CallbackStatus::done;
+      slot->callback.reset();
+      pool.release(slot);
+    }
+  };
+  struct Again {
+    CallbackSlot* slot;
+    ~Again() {
+      const bool goes_on = slot->status == CallbackStatus::running;
+      if (goes_on) {
+        slot->status = CallbackStatus::pending;
+      } else {
+        slot->callback.reset();
+      }
+    }
+  };
+
+  template <typename Call, typename Describe>
+  __attribute__((noinline)) void guard_timed(Call call, Describe describe) {
+    const TimePoint start = system_.now();
+    const auto end = [&] {
+      const Duration took = system_.now() - start;
+      if (took >= slow_) report_slow(took, describe());
+    };
+    try {
+      call();
+    } catch (...) {
+      end();
+      return handle_exception();
+    }
+    end();
+  }
+  void call(CallbackSlot* slot) {
+    if (is_debug_) return call_timed(slot);
+    try {
+      slot->callback();
+    } catch (...) {
+      handle_exception();
+    }
+  }
+  void call_timed(CallbackSlot* slot);
+  void handle_exception();
+  void report_slow(Duration took, const std::string& who);
+
+  System& system_;
+  CallbackPool& pool_;
+  Reporter& reporter_;
+  const bool is_debug_;
+  const Duration slow_;
+  std::shared_ptr<ExceptionHandler> exception_handler_;  // shared with the call that may replace it
+};
+
+/// "timer registered at main.cpp:12"
+std::string describe(const CallbackSlot& slot);
+
+}  // namespace pawl

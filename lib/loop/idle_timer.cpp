@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+#include "pawl/loop/idle_timer.hpp"
+
+#include "loop/loop_parts.hpp"
+
+namespace pawl {
+
+IdleTimer::IdleTimer(EventLoop& loop, Duration timeout, Function<void()> callback, Place place)
+    : loop_(loop),
+      pass_time_(&loop.parts().pass_time),
+      timeout_(timeout),
+      callback_(std::make_shared<Function<void()>>(std::move(callback))),
+      place_(place) {}
+
+IdleTimer::~IdleTimer() { timer_.cancel(); }
+
+void IdleTimer::start() {
+  touch();
+  if (is_running_) return;
+  is_running_ = true;
+  arm(add_saturated(loop_.time(), timeout_));
+}
+
+void IdleTimer::stop() {
+  is_running_ = false;
+  timer_.cancel();
+}
+
+void IdleTimer::arm(TimePoint deadline) {
+  timer_ = loop_.call_at(
+      deadline, [this] { on_timer(); }, place_);
+}
+
+void IdleTimer::on_timer() {
+  const TimePoint deadline = add_saturated(last_touch_, timeout_);
+  if (deadline > loop_.pass_time()) return arm(deadline);
+  is_running_ = false;
+  const std::shared_ptr<Function<void()>> callback = callback_;
+  (*callback)();
+}
+
+}  // namespace pawl

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "loop/callback_runner.hpp"
+#include "pawl/core/function.hpp"
+#include "pawl/core/place.hpp"
+#include "pawl/loop/job.hpp"
+#include "pawl/loop/mailbox.hpp"
+#include "pawl/loop/thread_pool.hpp"
+
+namespace pawl {
+
+class JobList;
+
+/// One job: its work belongs to whoever moves `phase` away from queued, the rest to the loop.
+struct JobState {
+  enum class Phase : std::uint8_t { queued, begun, given_up };
+
+  std::atomic<Phase> phase{Phase::queued};
+  Function<void()> work;
+  std::shared_ptr<Mailbox> mailbox;  // copied on the loop's thread: its count isn't fought for
+
+  JobList* list = nullptr;  // null when it is done, cancelled, or the loop is gone
+  std::size_t position = 0;
+  bool is_cancelled = false;
+  Function<void()> done;
+  Place place;
+  TimePoint since{};
+};
+
+/// The jobs of one loop whose `done` is still to come.
+///
+/// Threads: the loop's.
+class JobList {
+ public:
+  explicit JobList(std::shared_ptr<Mailbox> mailbox) : mailbox_(std::move(mailbox)) {}
+  ~JobList() { clear(); }
+  JobList(const JobList&) = delete;
+  JobList& operator=(const JobList&) = delete;
+
+  Job start(ThreadPool& pool, Function<void()> work, Function<void()> done, Place place,
+            TimePoint now);
+  void cancel(JobState& state);
+  void clear();
+  std::size_t size() const { return jobs_.size(); }
+  /// One line for each.
+  std::string describe_live(TimePoint now) const;
+
+ private:
+  static void run(const std::shared_ptr<JobState>& state);
+  static void finish(JobState& state);
+  void forget(JobState& state);
+
+  std::shared_ptr<Mailbox> mailbox_;
+  std::vector<std::shared_ptr<JobState>> jobs_;
+};
+
+}  // namespace pawl

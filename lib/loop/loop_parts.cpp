@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+#include "loop/loop_parts.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#include "loop/age.hpp"
+
+namespace pawl {
+namespace {
+
+bool is_switched_on(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && *value != '\0' && std::strcmp(value, "0") != 0;
+}
+
+}  // namespace
+
+/// Notes for its lifetime that the loop is running, and on which thread.
+class EventLoop::Parts::RunScope {
+ public:
+  explicit RunScope(Parts& parts) : parts_(parts) {
+    if (parts.is_running) {
+      throw std::logic_error("EventLoop: run() called while the loop is running");
+    }
+    parts.thread = std::this_thread::get_id();
+    parts.is_running = true;
+    parts.mailbox->end_wait();
+  }
+  ~RunScope() {
+    parts_.mailbox->leave_pass();
+    parts_.is_running = false;
+  }
+  RunScope(const RunScope&) = delete;
+  RunScope& operator=(const RunScope&) = delete;
+
+ private:
+  Parts& parts_;
+};
+
+EventLoop::Parts::Parts(LoopOptions wanted)
+    : options(std::move(wanted)),
+      system(options.system != nullptr ? *options.system : System::real()),
+      is_debug(options.debug || is_switched_on("PAWL_DEBUG")),
+      observer(options.observer),
+      selector(system.make_selector(options.selector)),
+      mailbox(std::make_shared<Mailbox>(system)),
+      pool(*new CallbackPool),
+      runner(system, pool, reporter, is_debug, options.slow_callback),
+      timers(pool),
+      ready(pool),
+      watches(*selector, pool, runner),
+      signals(*mailbox, pool, runner),
+      jobs(mailbox),
+      pass_time(system.now()) {
+  pool.set_queues(&timers, &ready);
+  if (is_debug) watches.remember_files(system);
+  if (observer == nullptr && is_switched_on("PAWL_TRACE")) {
+    tracing_observer = std::make_unique<TracingObserver>(reporter);
+    observer = tracing_observer.get();
+  }
+  const std::error_code error = watches.add_handler(mailbox->wake_fd(), Interest::read, *this,
+                                                    false, Place::here(), pass_time);
+  if (error) {
+    pool.close();
+    throw std::system_error(error, "EventLoop: watching the wake-up");
+  }
+  mailbox->leave_pass();
+}
+
+EventLoop::Parts::~Parts() {
+  letters.clear();  // what was taken and not run
+  mailbox->close(letters);
+  letters.clear();
+  jobs.clear();
+  socks.clear();
+  threads.reset();
+  signals.clear();
+  orphans.clear();
+  watches.clear();
+  ready.clear();
+  timers.clear_due();
+  pool.close();
+}
+
+void EventLoop::Parts::run(bool forever, TimePoint end) {
+  const RunScope scope(*this);
+  for (;;) {
+    const bool is_stopping = mailbox->is_stopping();
+    if (!is_stopping && !forever && !is_alive()) return;
+    std::optional<Duration> limit;
+    if (end != TimePoint::max()) limit = std::max(end - system.now(), Duration::zero());
+    pass(limit);
+    if (mailbox->take_stop() || (limit && system.now() >= end)) return;
+  }
+}
+
+bool EventLoop::Parts::run_once(std::optional<Duration> timeout) {
+  const RunScope scope(*this);
+  if (!timeout && !is_alive() && !mailbox->is_stopping()) return false;
+  pass(timeout);
+  was_stopped = mailbox->take_stop();
+  return is_alive();
+}
+
+void EventLoop::Parts::pass(std::optional<Duration> limit) {
+  poll(limit);
+  // All three before any callback: what one of them posts waits for the next pass.
+  ready.begin_batch(options.ready_budget);
+  timers.collect(pass_time, options.timer_budget);
+  if (next_letter == letters.size() && mailbox->has_letters()) {
+    letters.clear();
+    next_letter = 0;
+    mailbox->take_letters(letters);
+    had_letters = true;
+  }
+  watches.dispatch(ready_fds);
+  run_signals();
+  run_timers();
+  run_letters();
+  run_ready();
+}
+
+void EventLoop::Parts::poll(std::optional<Duration> limit) {
+  ++pass_number;
+  pass_end.run();
+  if (is_debug) watches.report_closed_ones(system, reporter);
+  const std::error_code error = select(wait_limit(limit));
+  if (error == Errc::used_after_fork) {
+    throw std::logic_error("EventLoop: used in a forked child; make a new one there");
+  }
+  if (error) {
+    throw std::system_error(error, "EventLoop: selector " + std::string(selector->name()));
+  }
+  pass_time = system.now();
+}
+
+std::error_code EventLoop::Parts::select(std::optional<Duration> limit) {
+  const bool had_some = std::exchange(had_letters, false);
+  if (limit && *limit <= Duration::zero()) return selector->select(limit, ready_fds);
+  if (had_some) {
+    // Where letters come, more do. A look costs less than to be woken, which the sender pays too.
+    const std::error_code error = selector->select(Duration::zero(), ready_fds);
+    if (error || !ready_fds.empty() || mailbox->has_letters()) return error;
+  }
+  if (!mailbox->begin_wait()) limit = Duration::zero();
+  const std::error_code error = selector->select(limit, ready_fds);
+  mailbox->end_wait();
+  return error;
+}
+
+std::optional<Duration> EventLoop::Parts::wait_limit(std::optional<Duration> limit) const {
+  const bool has_work = !ready.empty() || next_letter < letters.size() || !pass_end.empty();
+  if (has_work) return Duration::zero();
+  const std::optional<TimePoint> deadline = timers.next_deadline();
+  if (!deadline || (limit && *limit <= Duration::zero())) return limit;
+  const Duration until = std::max(*deadline - system.now(), Duration::zero());
+  return limit ? std::min(*limit, until) : until;
+}
+
+void EventLoop::Parts::run_signals() {
+  if (const std::uint64_t set = mailbox->take_signals()) signals.run(set);
+}
+
+void EventLoop::Parts::run_timers() {
+  for (std::size_t i = 0; i < options.timer_budget; ++i) {
+    CallbackSlot* slot = timers.pop_due();
+    if (slot == nullptr) return;
+    if (slot->kind == CallbackKind::timer) {
+      runner.run_once(slot);
+      continue;
+    }
+    struct Rearm {
+      Parts& parts;
+      CallbackSlot* slot;
+      ~Rearm() { parts.rearm(slot); }
+    };
+    const Rearm at_the_end{*this, slot};
+    runner.run(slot);
+  }
+}
+
+void EventLoop::Parts::rearm(CallbackSlot* slot) {
+  if (slot->status == CallbackStatus::cancelled) return pool.release(slot);
+  const TimePoint now = system.now();
+  const Duration late = now - slot->when;
+  const auto missed = late > Duration::zero() ? late / slot->interval : 0;
+  slot->when = add_saturated(slot->when, slot->interval * (missed + 1));
+  timers.add(slot);
+}
+
+void EventLoop::Parts::run_letters() {
+  for (std::size_t i = 0; i < options.ready_budget && next_letter < letters.size(); ++i) {
+    struct Free {
+      Function<void()>& letter;
+      ~Free() { letter.reset(); }
+    };
+    Function<void()>& letter = letters[next_letter++];
+    const Free at_the_end{letter};
+    runner.guard([&] { letter(); }, [] { return std::string("call_soon_threadsafe callback"); });
+  }
+}
+
+void EventLoop::Parts::run_ready() {
+  while (CallbackSlot* slot = ready.take()) runner.run_once(slot);
+}
+
+bool EventLoop::Parts::is_alive() const {
+  return !ready.empty() || next_letter < letters.size() || !timers.empty() ||
+         watches.live_count() > 0 || signals.size() > 0 || jobs.size() > 0 ||
+         mailbox->has_letters();
+}
+
+std::string EventLoop::Parts::why_alive() {
+  const TimePoint now = system.now();
+  std::string text;
+  pool.for_each_pending([&](const CallbackSlot& slot) {
+    const bool is_timer =
+        slot.kind == CallbackKind::timer || slot.kind == CallbackKind::repeating_timer;
+    if (slot.kind == CallbackKind::soon) text += pawl::describe(slot) + "\n";
+    if (!is_timer) return;
+    // Not before the epoch, so that the difference can be counted.
+    const Duration until = std::max(slot.when, TimePoint{}) - now;
+    text += pawl::describe(slot) + ", due in " + to_age(until) + "\n";
+  });
+  const bool has_letters = next_letter < letters.size() || mailbox->has_letters();
+  if (has_letters) text += "call_soon_threadsafe callbacks\n";
+  text += watches.describe_live(now) + signals.describe_live() + jobs.describe_live(now);
+  for (auto& describe : describers) text += describe(now);
+  return text;
+}
+
+void EventLoop::Parts::adopt_orphan(std::unique_ptr<ChildReaper> orphan) {
+  ChildReaper* reaper = orphan.get();
+  orphans.push_back(std::move(orphan));
+  reaper->orphan([this, reaper](const ChildStatus&) {
+    orphans.erase(std::find_if(orphans.begin(), orphans.end(),
+                               [=](const auto& kept) { return kept.get() == reaper; }));
+  });
+}
+
+void EventLoop::Parts::on_ready(Interest) { mailbox->drain_wake_fd(); }
+
+std::string EventLoop::Parts::describe() const { return "wake-up"; }
+
+bool EventLoop::Parts::report_wrong_thread(const char* operation) {
+  reporter.say(std::string(operation) +
+               " called from a thread that is not the loop's; use call_soon_threadsafe");
+  return true;
+}
+
+void EventLoop::Parts::throw_wrong_thread(const char* operation) {
+  throw std::logic_error(std::string("EventLoop::") + operation +
+                         " called from a thread that is not the loop's; use call_soon_threadsafe");
+}
+
+}  // namespace pawl

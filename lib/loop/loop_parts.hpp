@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "loop/callback_pool.hpp"
+#include "loop/callback_runner.hpp"
+#include "loop/child_reaper.hpp"
+#include "loop/job_list.hpp"
+#include "loop/loop_services.hpp"
+#include "loop/pass_end_list.hpp"
+#include "loop/ready_queue.hpp"
+#include "loop/reporter.hpp"
+#include "loop/scratch.hpp"
+#include "loop/signal_watches.hpp"
+#include "loop/sock_table.hpp"
+#include "loop/timer_queue.hpp"
+#include "loop/watch_table.hpp"
+#include "pawl/core/observer.hpp"
+#include "pawl/loop/event_loop.hpp"
+#include "pawl/loop/thread_pool.hpp"
+
+namespace pawl {
+
+/// What an `EventLoop` is made of, and the one pass that it makes again and again.
+///
+/// Threads: the loop's, but for the mailbox.
+struct EventLoop::Parts final : IoHandler {
+  explicit Parts(LoopOptions wanted);
+  ~Parts();
+
+  class RunScope;
+
+  // The pass, in its order.
+  void pass(std::optional<Duration> limit);
+  void poll(std::optional<Duration> limit);
+  std::error_code select(std::optional<Duration> limit);
+  void run_signals();
+  void run_timers();
+  void run_letters();
+  void run_ready();
+
+  void run(bool forever, TimePoint end);
+  bool run_once(std::optional<Duration> timeout);
+  bool is_alive() const;
+  std::string why_alive();
+  std::optional<Duration> wait_limit(std::optional<Duration> limit) const;
+  TimerHandle add_timer(CallbackKind kind, TimePoint when, Duration interval,
+                        Function<void()>&& callback, Place place) {
+    CallbackSlot* slot = pool.take(kind, std::move(callback), place);
+    slot->when = when;
+    slot->interval = interval;
+    timers.add(slot);
+    return CallbackPool::ticket<TimerHandle>(slot);
+  }
+  void rearm(CallbackSlot* slot);
+
+  /// Reaps a child that nobody waits for any more.
+  void adopt_orphan(std::unique_ptr<ChildReaper> orphan);
+
+  /// The mailbox's descriptor is readable.
+  void on_ready(Interest events) override;
+  std::string describe() const override;
+
+  /// True, and reported, exactly when debug mode sees that `operation` comes from a wrong thread.
+  bool is_wrong_thread(const char* operation) {
+    return __builtin_expect(is_debug, false) && is_running &&
+           std::this_thread::get_id() != thread && report_wrong_thread(operation);
+  }
+  bool report_wrong_thread(const char* operation);
+  void refuse_wrong_thread(const char* operation) {
+    if (is_wrong_thread(operation)) throw_wrong_thread(operation);
+  }
+  [[noreturn]] static void throw_wrong_thread(const char* operation);
+
+  LoopOptions options;
+  System& system;
+  const bool is_debug;
+  Reporter reporter;
+  std::unique_ptr<Observer> tracing_observer;
+  Observer* observer;
+  std::unique_ptr<Selector> selector;
+  std::shared_ptr<Mailbox> mailbox;
+  CallbackPool& pool;
+  CallbackRunner runner;
+  TimerQueue timers;
+  ReadyQueue ready;
+  WatchTable watches;
+  SignalWatches signals;
+  SockTable socks;
+  std::unique_ptr<ThreadPool> threads;  // made with the first job
+  JobList jobs;
+  std::vector<std::unique_ptr<ChildReaper>> orphans;
+  std::vector<Function<std::string(TimePoint)>> describers;  // higher floors' lines of why_alive()
+  Scratch scratch;
+  PassEndList pass_end;
+  LoopServices services;
+
+  TimePoint pass_time;
+  std::uint64_t pass_number = 0;
+  std::vector<Ready> ready_fds;
+  std::vector<Function<void()>> letters;  // taken from the mailbox
+  std::size_t next_letter = 0;
+  bool had_letters = false;  // true exactly when the last pass took some from the mailbox
+  std::atomic<bool> is_running{false};
+  bool was_stopped = false;  // true exactly when stop() came before the end of the last run_once()
+  std::thread::id thread;    // of whoever runs it
+};
+
+}  // namespace pawl

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT
+// A connection's life: becoming connected, user code, states and deadlines. What it reads is in
+// connection_input.cpp, what it sends in connection_output.cpp, how it ends in connection_end.cpp.
+//
+// Traps: user code may destroy the connection, so nothing is touched after a call of it that said
+// so; a callback may be replaced while it runs, so it runs outside of the member that holds it.
+#include "pawl/net/connection.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "loop/loop_parts.hpp"
+#include "net/connection_frame.hpp"
+#include "net/dialer.hpp"
+#include "net/output_cork.hpp"
+#include "net/socket_address.hpp"
+#include "net/socket_settings.hpp"
+#include "pawl/net/server.hpp"
+#include "pawl/system/system.hpp"
+
+namespace pawl {
+
+std::string_view to_string(ConnectionState state) { return connection_table.name(state); }
+
+// Making and becoming connected
+
+Connection::Connection(EventLoop& loop, std::shared_ptr<const ConnectionOptions> options,
+                       Place place)
+    : loop_(loop),
+      options_(std::move(options)),
+      allows_half_open_(options_->allow_half_open),
+      has_idle_timeout_(options_->idle_timeout > Duration::zero()),
+      cork_room_(static_cast<std::uint32_t>(
+          std::min({Scratch::cork_bytes, std::max<std::size_t>(options_->high_water, 1) - 1,
+                    options_->write_limit}))),
+      place_(place) {
+  unusual_.is_observed = loop.parts().observer != nullptr;
+}
+
+std::unique_ptr<Connection> Connection::make(EventLoop& loop, ConnectionOptions&& options,
+                                             Place place) {
+  return std::unique_ptr<Connection>(
+      new Connection(loop, std::make_shared<const ConnectionOptions>(std::move(options)), place));
+}
+
+std::unique_ptr<Connection> Connection::connect(EventLoop& loop, std::string_view host,
+                                                std::uint16_t port, ConnectionOptions options,
+                                                Place place) {
+  auto connection = make(loop, std::move(options), place);
+  connection->rare().target = Dialer::name_of(host, port);
+  connection->make_dialer();
+  connection->dialer_->dial(host, port);
+  return connection;
+}
+
+std::unique_ptr<Connection> Connection::connect(EventLoop& loop, const Endpoint& peer,
+                                                ConnectionOptions options, Place place) {
+  auto connection = make(loop, std::move(options), place);
+  connection->peer_ = peer;
+  connection->make_dialer();
+  connection->dialer_->dial(peer);
+  return connection;
+}
+
+std::unique_ptr<Connection> Connection::adopt(EventLoop& loop, UniqueFd socket,
+                                              ConnectionOptions options, Place place) {
+  auto connection = make(loop, std::move(options), place);
+  SocketAddress peer;
+  loop.system().getpeername(socket.get(), peer.get(), peer.bytes_pointer());
+  connection->peer_ = peer.endpoint();
+  SettingResult result = apply_settings(loop.system(), socket.get(), *connection->options_,
+                                        connection->peer_.family());
+  if (!result.error) result = {connection->start(socket.release(), connection->peer_), "adopt"};
+  if (result.error) connection->end(result.error, result.phase);
+  return connection;
+}
+
+void Connection::make_dialer() {
+  dialer_ = std::make_unique<Dialer>(
+      loop_, options_,
+      [this](std::error_code error, int fd, const Endpoint& peer) { on_dialed(error, fd, peer); },
+      place_);
+}
+
+void Connection::on_dialed(std::error_code error, int fd, const Endpoint& peer) {
+  in_frame([&] {
+    if (!error) error = start(fd, peer);
+    if (error == Errc::timed_out)
+      return end(CloseReason::connect_timeout, error, dialer_->operation());
+    if (error) return end(error, dialer_->operation());
+    end_dial();
+    if (rare_ != nullptr && !call(rare_->connected)) return;
+    // With Fast Open the SYN waits for bytes (tcp(7), TCP_FASTOPEN_CONNECT), and who has none to
+    // send would wait for a peer that knows of nothing: sending none lets it go.
+    if (options_->fast_open && fd_ >= 0 && output_.empty()) loop_.system().send(fd_, "", 0);
+  });
+}
+
+/// What it tried in vain is kept.
+void Connection::end_dial() {
+  if (dialer_ == nullptr) return;
+  std::vector<DialAttempt> failures = dialer_->take_failures();
+  if (!failures.empty()) rare().attempts = std::move(failures);
+  dialer_.reset();
+}
+
+std::error_code Connection::start(int fd, Endpoint peer) {
+  fd_ = fd;
+  peer_ = std::move(peer);
+  connected_at_ = last_input_ = last_output_ = loop_.time();  // the pass may have begun long ago
+  interest_ = Interest::read;
+  if (const std::error_code error = loop_.add_handler(fd, interest_, *this, place_)) return error;
+  step(output_.empty() ? ConnectionEvent::connected : ConnectionEvent::connected_to_send);
+  arm_timer();
+  return {};
+}
+
+Connection::~Connection() {
+  if (frame_ != nullptr) {
+    frame_->is_destroyed = true;
+    if (frame_->running == on_data_.get()) frame_->kept = std::move(on_data_);
+  }
+  loop_.parts().pass_end.remove(flush_position_);
+  timer_.cancel();
+  output_.clear(loop_.parts().scratch);
+  if (fd_ >= 0) reset_and_close_socket();
+}
+
+// User code
+
+void Connection::on_connected(Function<void(Connection&)> callback) {
+  set(rare().connected, std::move(callback));
+}
+
+void Connection::on_drained(Function<void(Connection&)> callback) {
+  unusual_.wants_drained = true;
+  set(rare().drained, std::move(callback));
+}
+
+void Connection::on_eof(Function<void(Connection&)> callback) {
+  set(rare().eof, std::move(callback));
+}
+
+void Connection::on_fds(Function<void(Connection&, std::vector<UniqueFd>)> callback) {
+  unusual_.has_special_input = true;
+  set(rare().fds, std::move(callback));
+}
+
+void Connection::on_data(Function<void(Connection&, std::string_view)> callback) {
+  auto fresh = callback ? std::make_unique<DataCallback>(std::move(callback)) : nullptr;
+  std::swap(on_data_, fresh);
+  const bool is_running = frame_ != nullptr && frame_->running == fresh.get();
+  if (is_running && fresh != nullptr) frame_->kept = std::move(fresh);
+}
+
+void Connection::on_closed(Function<void(Connection&, std::error_code)> callback) {
+  set(on_closed_, std::move(callback));
+}
+
+template <typename Callback>
+void Connection::set(Callback& member, Callback&& callback) {
+  if (frame_ != nullptr && frame_->running == &member) frame_->running = nullptr;
+  member = std::move(callback);
+}
+
+Connection::Rare& Connection::rare() {
+  if (rare_ == nullptr) rare_ = std::make_unique<Rare>();
+  return *rare_;
+}
+
+void Connection::introduce(Function<void(Connection&)>& on_connection) {
+  in_frame([&] { on_connection(*this); });
+}
+
+void Connection::tell_closed() {
+  if (is_close_told_) return;
+  is_close_told_ = true;
+  deferred_.cancel();
+  Frame frame;
+  frame_ = &frame;
+  Function<void(Connection&, std::error_code)> callback = std::move(on_closed_);
+  struct Farewell {
+    Connection& connection;
+    Frame& frame;
+    ~Farewell() {
+      if (frame.is_destroyed) return;
+      connection.frame_ = nullptr;
+      if (connection.server_ != nullptr) connection.server_->forget(connection);
+    }
+  };
+  const Farewell at_the_end{*this, frame};
+  if (callback) callback(*this, error_);
+}
+
+void Connection::defer() {
+  if (is_deferred_) return;
+  is_deferred_ = true;
+  deferred_ = loop_.call_soon([this] { on_deferred(); }, place_);
+}
+
+void Connection::on_deferred() {
+  is_deferred_ = false;
+  in_frame([this] {
+    if (rare_ != nullptr && !deliver_unread()) return;
+    if (!std::exchange(is_drained_, false) || state() == ConnectionState::done) return;
+    if (rare_ != nullptr && !unusual_.is_congested) call(rare_->drained);  // else it comes later
+  });
+}
+
+// State
+
+void Connection::step_observed(ConnectionEvent event) {
+  machine_.step(event, loop_.parts().observer, this, peer_name());
+}
+
+void Connection::change_interest(Interest wanted) {
+  const bool has_blocked = has(wanted & ~interest_, Interest::write);
+  if (has_blocked) last_output_ = loop_.time();
+  interest_ = wanted;
+  loop_.modify_handler(fd_, wanted);
+}
+
+/// When the state that it is in has lasted too long.
+TimePoint Connection::deadline() const {
+  const auto after = [](TimePoint start, Duration timeout) {
+    return timeout > Duration::zero() ? add_saturated(start, timeout) : TimePoint::max();
+  };
+  if (unusual_.is_closing) return after(close_started_, options_->close_timeout);
+  switch (state()) {
+    case ConnectionState::sending:
+      // What the kernel hasn't refused yet is about to be sent.
+      if (!has(interest_, Interest::write) && unusual_.output_side != Output::failed) break;
+      return after(last_output_, options_->write_timeout);
+    case ConnectionState::receiving:
+      return after(std::max(last_input_, last_output_), options_->idle_timeout);
+    default: break;
+  }
+  return TimePoint::max();
+}
+
+/// Sees to it that the timer fires at the deadline at the latest. When it is early, because there
+/// was activity meanwhile, it only looks again.
+void Connection::arm_timer() {
+  const TimePoint when = deadline();
+  if (when == TimePoint::max() || (has_timer_ && timer_.when() <= when)) return;
+  timer_.cancel();
+  has_timer_ = true;
+  timer_ = loop_.call_at(
+      when, [this] { on_timer(); }, place_);
+}
+
+void Connection::on_timer() {
+  has_timer_ = false;
+  if (deadline() > loop_.pass_time()) return arm_timer();
+  in_frame([this] {
+    if (unusual_.is_closing) {
+      const bool has_unsent = !output_.empty() || unusual_.output_side == Output::failed;
+      return end(CloseReason::close_timeout,
+                 has_unsent ? make_error_code(Errc::unsent_data) : std::error_code(),
+                 "close timeout");
+    }
+    const bool is_idle = state() == ConnectionState::receiving;
+    end_by_timer(is_idle ? CloseReason::idle_timeout : CloseReason::write_timeout);
+  });
+}
+
+}  // namespace pawl

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <utility>
+
+#include "loop/loop_parts.hpp"
+#include "net/output_cork.hpp"
+#include "pawl/net/connection.hpp"
+
+// What every message passes through, inline.
+
+namespace pawl {
+
+inline void Connection::step(ConnectionEvent event) {
+  if (loop_.parts().observer == nullptr) {
+    machine_.step(event);
+  } else {
+    step_observed(event);
+  }
+}
+
+inline bool Connection::wants_input() const {
+  return !unusual_.is_paused && !unusual_.has_peer_ended && state() != ConnectionState::done;
+}
+
+inline bool Connection::can_write() const {
+  return state() != ConnectionState::done && unusual_.output_side == Output::open &&
+         !unusual_.is_closing;
+}
+
+inline Interest Connection::wanted_interest() const {
+  const bool writes = !output_.empty();
+  return (wants_input() ? Interest::read : Interest::none) |
+         (writes ? Interest::write : Interest::none);
+}
+
+inline void Connection::update_interest() {
+  if (fd_ < 0) return;
+  const Interest wanted = wanted_interest();
+  if (wanted != interest_) change_interest(wanted);
+  const bool has_no_deadline =
+      state() == ConnectionState::receiving && !unusual_.is_closing && !has_idle_timeout_;
+  if (!has_no_deadline) arm_timer();
+}
+
+inline void Connection::request_flush() {
+  if (frame_ != nullptr || flush_position_ != 0 || fd_ < 0) return;
+  flush_position_ = loop_.parts().pass_end.add(*this);
+}
+
+inline void Connection::flush() {
+  if (!output_.empty() || unusual_.output_side != Output::open || is_drain_due_) flush_output();
+}
+
+/// True exactly when nothing is to be done but to send what was written.
+inline bool Connection::has_usual_output() const {
+  return state() == ConnectionState::sending && !unusual_.any() && output_.is_corked();
+}
+
+/// Sends that, and leaves the frame. False when there is more to do in leaving it.
+inline bool Connection::flush_usual() {
+  const std::string_view bytes = output_.corked();
+  EventLoop::Parts& parts = loop_.parts();
+  const SystemResult sent = parts.system.send(fd_, bytes.data(), bytes.size());
+  if (__builtin_expect(!sent.ok() || sent.bytes() != bytes.size(), false)) {
+    take_sent(sent);
+    end_flush();
+    return false;
+  }
+  last_output_ = parts.pass_time;
+  bytes_sent_ += sent.bytes();
+  output_.uncork(parts.scratch);
+  if (state() == ConnectionState::sending) machine_.step(ConnectionEvent::flushed);
+  is_drain_due_ = false;
+  if (interest_ != Interest::read || has_idle_timeout_) return false;
+  frame_ = nullptr;
+  return true;
+}
+
+/// Runs `body`, which may call user code, and then what every wake-up ends with. The last step may
+/// destroy the connection.
+template <typename Body>
+void Connection::in_frame(Body body) {
+  Frame frame;
+  frame_ = &frame;
+  try {
+    body();
+  } catch (...) {
+    if (!frame.is_destroyed) {
+      follow_peer();
+      frame_ = nullptr;
+      request_flush();
+      if (state() == ConnectionState::done) defer();
+    }
+    throw;
+  }
+  if (frame.is_destroyed) return;
+  if (has_usual_output()) {
+    if (flush_usual()) return;
+  } else {
+    follow_peer();
+    flush();
+  }
+  frame_ = nullptr;
+  if (state() == ConnectionState::done) return tell_closed();
+  update_interest();
+}
+
+/// Calls user code from inside a frame. False when the connection was destroyed.
+template <typename... Arguments>
+bool Connection::call(Function<void(Connection&, Arguments...)>& member, Arguments... arguments) {
+  if (!member) return true;
+  struct Return {
+    Function<void(Connection&, Arguments...)>& member;
+    Function<void(Connection&, Arguments...)> callback;
+    Frame& frame;
+    ~Return() {
+      if (frame.is_destroyed) return;
+      if (std::exchange(frame.running, nullptr) == &member) member = std::move(callback);
+    }
+  };
+  Frame& frame = *frame_;
+  frame.running = &member;
+  Return running{member, std::move(member), frame};
+  running.callback(*this, std::forward<Arguments>(arguments)...);
+  return !frame.is_destroyed;
+}
+
+}  // namespace pawl

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+// Traps: the peer's end is reported again and again until the read interest is gone; descriptors
+// that came and are refused have to be closed, or they leak.
+#include <cerrno>
+#include <utility>
+
+#include "loop/loop_parts.hpp"
+#include "net/connection_frame.hpp"
+#include "net/fd_message.hpp"
+#include "pawl/net/connection.hpp"
+#include "pawl/system/system.hpp"
+
+namespace pawl {
+namespace {
+
+constexpr int reads_per_wakeup = 4;                 // of a whole read buffer each
+constexpr std::size_t longest_drain = 1024 * 1024;  // bytes that close() reads and drops
+
+}  // namespace
+
+/// Calls on_data where it is, which is the way of every byte: set anew or destroyed meanwhile, it
+/// stays in the frame until it returns. False when the connection was destroyed.
+inline bool Connection::call_data(std::string_view bytes) {
+  if (on_data_ == nullptr) return true;
+  Frame& frame = *frame_;
+  frame.running = on_data_.get();
+  (*on_data_)(*this, bytes);
+  if (frame.is_destroyed) return false;
+  frame.running = nullptr;
+  return true;
+}
+
+/// False when there is nothing more to do for this connection.
+inline bool Connection::take_input(std::string_view bytes) {
+  last_input_ = loop_.parts().pass_time;
+  bytes_received_ += bytes.size();
+  if (!unusual_.is_closing) return call_data(bytes);
+  drained_bytes_ += bytes.size();
+  if (drained_bytes_ <= longest_drain || !output_.empty()) return true;
+  end_by_input({}, "close");
+  return false;
+}
+
+inline bool Connection::take_received(SystemResult result, const char* buffer) {
+  if (!result.ok() || result.bytes() == 0) {
+    on_no_input(result);
+    return false;
+  }
+  // A short read means that it is drained.
+  return take_input(std::string_view(buffer, result.bytes())) &&
+         result.bytes() == Scratch::read_bytes;
+}
+
+/// False when there is nothing more to read now.
+inline bool Connection::read_once() {
+  if (unusual_.has_special_input && rare_->fds) return read_special();
+  EventLoop::Parts& parts = loop_.parts();
+  char* buffer = parts.scratch.read_buffer();
+  return take_received(parts.system.recv(fd_, buffer, Scratch::read_bytes), buffer);
+}
+
+/// The same as `read_input`, when nothing is out of the ordinary.
+inline void Connection::read_usual() {
+  EventLoop::Parts& parts = loop_.parts();
+  char* buffer = parts.scratch.read_buffer();
+  const SystemResult result = parts.system.recv(fd_, buffer, Scratch::read_bytes);
+  if (!result.ok() || result.bytes() == 0) return on_no_input(result);
+  last_input_ = parts.pass_time;
+  bytes_received_ += result.bytes();
+  const bool is_full = result.bytes() == Scratch::read_bytes;
+  if (call_data(std::string_view(buffer, result.bytes())) && is_full) {
+    read_more(reads_per_wakeup - 1);
+  }
+}
+
+void Connection::read_input() {
+  if (unusual_.has_special_input && !deliver_unread()) return;
+  read_more(reads_per_wakeup);
+}
+
+void Connection::read_more(int reads) {
+  for (int i = 0; i < reads && wants_input(); ++i) {
+    if (unusual_.has_special_input && !rare_->unread.empty()) return;  // comes first, in a pass
+    if (!read_once()) return;
+  }
+}
+
+bool Connection::read_special() {
+  SystemResult result;
+  if (!receive_with_fds(result)) return false;  // for now
+  return take_received(result, loop_.parts().scratch.read_buffer());
+}
+
+void Connection::on_no_input(SystemResult result) {
+  if (result.would_block()) return;
+  if (!result.ok()) return end_by_input(result.code(), "recv");
+  on_peer_end();
+}
+
+/// recvmsg for those who want descriptors. False when what came has been dealt with: with
+/// descriptors or an error. Bytes wait as unread ones while on_fds runs, which may pause or
+/// release.
+bool Connection::receive_with_fds(SystemResult& result) {
+  iovec piece{loop_.parts().scratch.read_buffer(), Scratch::read_bytes};
+  FdMessage message(piece);
+  result = loop_.parts().system.recvmsg(fd_, message.get(), 0);
+  if (!result.ok()) return true;
+  std::vector<UniqueFd> fds = message.take_fds();
+  if (message.is_truncated()) {  // no room in this process's table; the kernel closed the others
+    end_by_input(system_error_code(EMFILE), "receive descriptors");
+    return false;
+  }
+  if (fds.empty() || unusual_.is_closing) return true;
+  last_input_ = loop_.pass_time();
+  bytes_received_ += result.bytes();
+  unread(std::string_view(loop_.parts().scratch.read_buffer(), result.bytes()));
+  if (call(rare_->fds, std::move(fds))) deliver_unread();
+  return false;
+}
+
+void Connection::on_peer_end() {
+  unusual_.has_peer_ended = true;
+  step(ConnectionEvent::peer_ended);
+  if (unusual_.output_side == Output::failed) return end_by_input({}, "recv");
+  if (!unusual_.is_closing && rare_ != nullptr) call(rare_->eof);
+}
+
+/// The way of every message, when nothing is out of the ordinary.
+void Connection::on_ready(Interest events) {
+  if (events == Interest::none) return on_pass_end();
+  in_frame([this, events] {
+    if (!has(events, Interest::read)) return;
+    if (unusual_.any()) return read_input();
+    read_usual();
+  });
+}
+
+/// Before the loop polls.
+void Connection::on_pass_end() {
+  flush_position_ = 0;
+  flush();
+  if (state() != ConnectionState::done) update_interest();
+}
+
+/// The peer's end is this side's too, after on_eof, unless half-open connections are allowed.
+void Connection::follow_peer() {
+  if (unusual_.has_peer_ended && !allows_half_open_) close();
+}
+
+/// Nothing more is to be read. If sending has failed before, that is the reason.
+void Connection::end_by_input(std::error_code error, std::string_view operation) {
+  if (unusual_.output_side != Output::failed) return end(error, operation);
+  end(system_error_code(output_error_), "send");
+}
+
+void Connection::unread(std::string_view bytes) {
+  if (bytes.empty() || fd_ < 0 || unusual_.is_closing) return;  // nobody is to get them any more
+  unusual_.has_special_input = true;
+  rare().unread.insert(0, bytes);
+  defer();
+}
+
+/// What was given back comes before what is still with the kernel. False when the connection was
+/// destroyed, or has no use for input now.
+bool Connection::deliver_unread() {
+  if (rare_->unread.empty() || unusual_.is_paused) return true;
+  if (state() == ConnectionState::done) return true;
+  const std::string bytes = std::exchange(rare_->unread, {});
+  return call_data(bytes);
+}
+
+void Connection::pause_reading() {
+  if (std::exchange(unusual_.is_paused, true)) return;
+  if (frame_ == nullptr) request_flush();
+}
+
+void Connection::resume_reading() {
+  if (!std::exchange(unusual_.is_paused, false)) return;
+  if (rare_ != nullptr && !rare_->unread.empty()) defer();
+  if (frame_ == nullptr) request_flush();
+}
+
+}  // namespace pawl

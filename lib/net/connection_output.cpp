@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT
+// Traps: what the kernel took less of than it was given is a full buffer; a file may be shorter
+// than it was said to be; descriptors must go exactly once, with the first byte of their piece.
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <stdexcept>
+#include <utility>
+
+#include "loop/loop_parts.hpp"
+#include "net/connection_frame.hpp"
+#include "net/fd_message.hpp"
+#include "net/output_cork.hpp"
+#include "pawl/net/connection.hpp"
+#include "pawl/system/system.hpp"
+
+namespace pawl {
+namespace {
+
+constexpr int sends_per_wakeup = 16;  // of `pieces_per_send` each
+constexpr std::size_t pieces_per_send = 64;
+constexpr std::uint64_t longest_sendfile = 1024 * 1024;  // bytes, so that others have their turn
+constexpr std::size_t copy_bytes = 16 * 1024;
+
+/// True exactly when it says nothing of the socket: sendfile(2) doesn't tell which side failed, and
+/// neither every kind of file nor every kind of socket can do it.
+bool is_of_file(int error) {
+  switch (error) {
+    case EINVAL:
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case EBADF:
+    case EIO:
+    case EISDIR:
+    case ENXIO:
+    case EOVERFLOW:
+    case ESPIPE: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+/// False, and said in debug mode: this side has ended.
+bool Connection::refuse_write() const {
+  if (loop_.is_debug()) loop_.report("write dropped: " + describe());
+  return false;
+}
+
+/// False, and dropped, when nothing can be written any more, or not that much.
+inline bool Connection::accepts_output(std::size_t bytes) {
+  if (!can_write()) return refuse_write();
+  if (bytes <= options_->write_limit - output_.memory_bytes()) return true;
+  end(CloseReason::limit, Errc::write_limit, "write");
+  unsent_bytes_ += bytes;
+  return false;
+}
+
+inline void Connection::after_write() {
+  if (output_.empty()) return;
+  if (fd_ < 0) output_.settle(loop_.parts().scratch);  // it is CONNECTING
+  if (output_.memory_bytes() >= options_->high_water) unusual_.is_congested = true;
+  is_drain_due_ = true;
+  step(ConnectionEvent::written);
+  request_flush();
+}
+
+void Connection::write(std::string_view bytes) {
+  const bool is_open = state() == ConnectionState::receiving || state() == ConnectionState::sending;
+  const bool is_usual = frame_ != nullptr && !unusual_.any() && is_open;
+  if (!is_usual || !output_.append_to_cork(bytes, cork_room_, loop_.parts().scratch)) {
+    return write_unusual(bytes);
+  }
+  if (state() == ConnectionState::receiving) machine_.step(ConnectionEvent::written);
+  is_drain_due_ = true;
+}
+
+void Connection::write_unusual(std::string_view bytes) {
+  if (!accepts_output(bytes.size())) return;
+  output_.append(bytes, loop_.parts().scratch);
+  after_write();
+}
+
+void Connection::write(std::string&& bytes) {
+  if (!accepts_output(bytes.size())) return;
+  output_.append(std::move(bytes), loop_.parts().scratch);
+  after_write();
+}
+
+void Connection::write_file(UniqueFd file, std::uint64_t offset, std::uint64_t length) {
+  if (!can_write()) {
+    refuse_write();
+    return;
+  }
+  if (!file) return end(system_error_code(EBADF), "write_file");
+  output_.append_file(std::move(file), offset, length, loop_.parts().scratch);
+  after_write();
+}
+
+void Connection::write_fds(std::string_view bytes, std::vector<UniqueFd> fds) {
+  if (bytes.empty() || fds.empty() || fds.size() > FdMessage::most_fds) {
+    throw std::logic_error("Connection::write_fds: " + std::to_string(fds.size()) +
+                           " descriptors with " + std::to_string(bytes.size()) +
+                           " bytes; 1 to 253 go with at least one byte");
+  }
+  if (state() != ConnectionState::done && !is_unix()) {
+    throw std::logic_error("Connection::write_fds: no Unix socket: " + describe());
+  }
+  if (!accepts_output(bytes.size())) return;
+  output_.append_fds(bytes, std::move(fds), loop_.parts().scratch);
+  after_write();
+}
+
+/// Of the socket, or of the one that is to be.
+bool Connection::is_unix() const {
+  if (fd_ < 0) return peer_.is_unix();
+  int domain = 0;
+  unsigned bytes = sizeof domain;
+  loop_.system().getsockopt(fd_, SOL_SOCKET, SO_DOMAIN, &domain, &bytes);
+  return domain == AF_UNIX;
+}
+
+/// What a call took, of what it was given.
+struct Connection::Sent {
+  SystemResult result;
+  std::uint64_t wanted;
+};
+
+/// Gives the kernel what it takes. Returns an errno; EAGAIN when it took less than all.
+int Connection::send_some() {
+  const Sent sent = send_first();
+  if (state() == ConnectionState::done) return 0;  // by the file
+  if (!sent.result.ok()) return sent.result.error;
+  // Outside of a wake-up, the last pass may have been long ago.
+  if (sent.result.bytes() > 0)
+    last_output_ = frame_ != nullptr ? loop_.parts().pass_time : loop_.time();
+  bytes_sent_ += sent.result.bytes();
+  output_.consume(sent.result.bytes(), loop_.parts().scratch);
+  return sent.result.bytes() < sent.wanted ? EAGAIN : 0;
+}
+
+Connection::Sent Connection::send_first() {
+  const OutputQueue::Attachment* attachment = output_.attachment(0);
+  if (attachment == nullptr) return send_pieces();
+  return attachment->file ? send_file() : send_fds();
+}
+
+/// Everything is with the kernel.
+inline void Connection::finish_output() {
+  if (state() == ConnectionState::sending) step(ConnectionEvent::flushed);
+  if (unusual_.output_side == Output::finishing) {
+    // When both sides have ended it is closed right away, which tells the peer as much.
+    if (!unusual_.has_peer_ended) loop_.parts().system.shutdown(fd_, SHUT_WR);
+    unusual_.output_side = Output::finished;
+  }
+  if (unusual_.output_side == Output::finished && unusual_.has_peer_ended) end({}, "close");
+}
+
+/// What one callback wrote, when it lies in the shared buffer. False when the queue has to see to
+/// it.
+inline bool Connection::send_corked() {
+  const std::string_view bytes = output_.corked();
+  if (bytes.empty()) return false;
+  take_sent(loop_.parts().system.send(fd_, bytes.data(), bytes.size()));
+  return true;
+}
+
+void Connection::take_sent(SystemResult sent) {
+  if (!sent.ok()) return stop_sending(sent.error);
+  last_output_ = frame_ != nullptr ? loop_.parts().pass_time : loop_.time();
+  bytes_sent_ += sent.bytes();
+  output_.consume(sent.bytes(), loop_.parts().scratch);
+  if (!output_.empty()) stop_sending(EAGAIN);
+}
+
+/// Until it is writable again; or for ever, which reading makes known.
+void Connection::stop_sending(int error) {
+  // Memory that is short now may be there when the socket is writable again. EINPROGRESS is Fast
+  // Open's, when the SYN took nothing along: tcp(7).
+  const bool is_full =
+      error == EAGAIN || error == ENOBUFS || error == ENOMEM || error == EINPROGRESS;
+  if (!is_full) fail_output(error);
+  output_.settle(loop_.parts().scratch);
+}
+
+void Connection::send_queued() {
+  for (int i = 0; i < sends_per_wakeup && !output_.empty(); ++i) {
+    if (const int error = send_some()) return stop_sending(error);
+  }
+}
+
+void Connection::flush_output() {
+  if (fd_ < 0) return;
+  if (!send_corked()) send_queued();
+  end_flush();
+}
+
+/// What was possible has been sent.
+void Connection::end_flush() {
+  if (state() == ConnectionState::done) return;  // by a file
+  if (output_.empty() && unusual_.output_side != Output::failed) finish_output();
+  const bool is_drained =
+      unusual_.is_congested ? output_.memory_bytes() <= options_->low_water : output_.empty();
+  if (is_drain_due_ && is_drained) tell_drained_later();
+}
+
+/// As many pieces as there are before the next that isn't plain bytes.
+Connection::Sent Connection::send_pieces() {
+  const std::string_view first = output_.piece(0);
+  if (output_.piece(1).empty() || output_.attachment(1) != nullptr) {
+    return {loop_.parts().system.send(fd_, first.data(), first.size()), first.size()};
+  }
+  std::array<iovec, pieces_per_send> pieces;
+  msghdr message{};
+  message.msg_iov = pieces.data();
+  std::uint64_t wanted = 0;
+  for (; message.msg_iovlen < pieces.size(); ++message.msg_iovlen) {
+    const std::string_view piece = output_.piece(message.msg_iovlen);
+    if (piece.empty() || output_.attachment(message.msg_iovlen) != nullptr) break;
+    pieces[message.msg_iovlen] = iovec{const_cast<char*>(piece.data()), piece.size()};
+    wanted += piece.size();
+  }
+  return {loop_.parts().system.sendmsg(fd_, &message, 0), wanted};
+}
+
+/// Descriptors go once, with the first byte; the rest of their piece is plain bytes.
+Connection::Sent Connection::send_fds() {
+  const std::string_view bytes = output_.piece(0);
+  std::vector<UniqueFd>& fds = output_.attachment(0)->fds;
+  if (fds.empty())
+    return {loop_.parts().system.send(fd_, bytes.data(), bytes.size()), bytes.size()};
+  iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
+  FdMessage message(piece, fds);
+  const SystemResult result = loop_.parts().system.sendmsg(fd_, message.get(), 0);
+  if (result.ok() && result.bytes() > 0) fds.clear();
+  return {result, bytes.size()};
+}
+
+Connection::Sent Connection::send_file() {
+  const OutputQueue::Attachment& range = *output_.attachment(0);
+  const std::size_t wanted =
+      static_cast<std::size_t>(std::min<std::uint64_t>(range.length, longest_sendfile));
+  SystemResult result = loop_.parts().system.sendfile(fd_, range.file.get(), range.offset, wanted);
+  if (is_of_file(result.error)) return copy_file(range);
+  if (result.ok() && result.bytes() == 0) end(Errc::file_ended, "write_file");
+  // Less may be a full socket or the end of the file; the next try tells.
+  return {result, result.bytes()};
+}
+
+/// By way of this process's memory; reading the file tells what is wrong with it.
+Connection::Sent Connection::copy_file(const OutputQueue::Attachment& range) {
+  std::array<char, copy_bytes> buffer;
+  const std::size_t wanted =
+      static_cast<std::size_t>(std::min<std::uint64_t>(range.length, buffer.size()));
+  const SystemResult got =
+      loop_.parts().system.pread(range.file.get(), buffer.data(), wanted, range.offset);
+  if (!got.ok()) end(got.code(), "read for write_file");
+  if (got.ok() && got.bytes() == 0) end(Errc::file_ended, "write_file");
+  if (state() == ConnectionState::done) return {got, 0};
+  return {loop_.parts().system.send(fd_, buffer.data(), got.bytes()), got.bytes()};
+}
+
+/// What came before may still be there to read, so the end comes from reading.
+void Connection::fail_output(int error) {
+  unusual_.output_side = Output::failed;
+  output_error_ = error;
+  unsent_bytes_ = output_.bytes();
+  output_.clear(loop_.parts().scratch);
+  is_drain_due_ = false;
+  unusual_.is_congested = false;
+  last_output_ = loop_.time();
+  if (unusual_.has_peer_ended) end(system_error_code(error), "send");
+}
+
+void Connection::tell_drained_later() {
+  is_drain_due_ = false;
+  unusual_.is_congested = false;
+  if (rare_ == nullptr || !rare_->drained) return;
+  is_drained_ = true;
+  defer();
+}
+
+}  // namespace pawl

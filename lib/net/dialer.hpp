@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "pawl/core/function.hpp"
+#include "pawl/core/place.hpp"
+#include "pawl/core/time.hpp"
+#include "pawl/loop/event_loop.hpp"
+#include "pawl/net/connection.hpp"
+#include "pawl/net/dial_attempt.hpp"
+#include "pawl/net/endpoint.hpp"
+#include "pawl/net/resolver.hpp"
+
+namespace pawl {
+
+/// Finds out where a peer is and gets a connected socket to it: looks its name up, then tries its
+/// addresses, the families in turn, each a little after the one before (RFC 8305, "Happy
+/// Eyeballs"). The first that answers wins, the others are closed. One deadline for all.
+///
+/// Owns:    the sockets, until `done` gets one. Destroying it ends every attempt.
+/// Threads: the loop's.
+/// Calls:   `done(error, fd, peer)` once, from the loop. It may destroy this.
+class Dialer final {
+ public:
+  using Done = Function<void(std::error_code, int fd, const Endpoint& peer)>;
+
+  Dialer(EventLoop& loop, std::shared_ptr<const ConnectionOptions> options, Done done, Place place);
+  Dialer(const Dialer&) = delete;
+  Dialer& operator=(const Dialer&) = delete;
+  ~Dialer();
+
+  void dial(std::string_view host, std::uint16_t port);
+  void dial(const Endpoint& peer);
+
+  /// "example.org:80", "[::1]:80", with control bytes as "?".
+  static std::string name_of(std::string_view host, std::uint16_t port);
+
+  /// "resolve", or what the last attempt did.
+  std::string_view operation() const { return operation_; }
+  /// Those that failed, in the order of their ends.
+  const std::vector<DialAttempt>& failures() const { return failures_; }
+  std::vector<DialAttempt> take_failures() { return std::move(failures_); }
+
+ private:
+  class Attempt;
+  void on_found(std::error_code error, const std::vector<Endpoint>& found);
+  void on_attempt(Attempt& attempt);
+  void on_timeout();
+  void start_next();
+  bool starts_again(const Attempt& attempt, std::error_code error);
+  void note_failure(const Attempt& attempt, std::error_code error);
+  void finish_later(std::error_code error);
+  void finish(std::error_code error, int fd, const Endpoint& peer);
+
+  EventLoop& loop_;
+  std::shared_ptr<const ConnectionOptions> options_;
+  Done done_;
+  Place place_;
+  std::string_view operation_ = "connect";
+  std::vector<Endpoint> endpoints_;
+  std::size_t next_ = 0;  // of endpoints_
+  std::vector<std::unique_ptr<Attempt>> running_;
+  std::vector<DialAttempt> failures_;
+  std::optional<TimePoint> waiting_since_;  // for room in the backlog of a Unix socket
+  Lookup lookup_;
+  ScopedHandle next_start_;
+  ScopedHandle deferred_;
+  ScopedHandle timeout_;
+};
+
+}  // namespace pawl

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "pawl/net/endpoint.hpp"
+
+namespace pawl {
+
+/// What a text that is to name a host turns out to be: an address (port 0), a name, or neither.
+struct HostName {
+  enum class Kind : std::uint8_t { address, name, bad };
+
+  static HostName parse(std::string_view host);
+
+  Kind kind = Kind::bad;
+  Endpoint address;
+};
+
+}  // namespace pawl

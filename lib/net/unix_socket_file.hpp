@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "pawl/net/endpoint.hpp"
+#include "pawl/system/system.hpp"
+
+namespace pawl {
+
+/// The file under which a bound Unix socket is found: unix(7). Removes it when it goes, unless
+/// another socket has taken its place.
+class UnixSocketFile {
+ public:
+  UnixSocketFile() = default;
+  UnixSocketFile(const UnixSocketFile&) = delete;
+  UnixSocketFile& operator=(const UnixSocketFile&) = delete;
+  ~UnixSocketFile() { remove(); }
+
+  /// Binds `fd`, of `type` SOCK_STREAM or SOCK_DGRAM, to `endpoint`, which may be of any family. A
+  /// socket file that nobody listens at any more is replaced.
+  SystemResult bind(System& system, int fd, int type, const Endpoint& endpoint);
+  void remove();
+
+ private:
+  static bool is_stale(System& system, int type, const Endpoint& endpoint);
+
+  System* system_ = nullptr;  // null: there is no file
+  std::string path_;
+  std::int64_t inode_ = 0;
+};
+
+}  // namespace pawl

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+// The part of `System` that starts, signals and reaps child processes.
+//
+// Traps: a child inherits blocked and ignored signals, which a library user never asked for; a
+// descriptor that is already its own target keeps close-on-exec across dup2; one that is another
+// one's target is overwritten before its turn comes; waitpid(-1) would reap children of others.
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "pawl/core/unique_fd.hpp"
+#include "pawl/system/system.hpp"
+
+extern char** environ;
+
+namespace pawl {
+namespace {
+
+std::vector<char*> pointers_to(const std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  pointers.reserve(strings.size() + 1);
+  for (const std::string& string : strings) pointers.push_back(const_cast<char*>(string.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+/// What posix_spawn is to be told, freed at the end of the scope.
+struct SpawnSetup {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  UniqueFd copies[3];
+
+  SpawnSetup() {
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawnattr_init(&attributes);
+  }
+  ~SpawnSetup() {
+    ::posix_spawnattr_destroy(&attributes);
+    ::posix_spawn_file_actions_destroy(&actions);
+  }
+  SpawnSetup(const SpawnSetup&) = delete;
+  SpawnSetup& operator=(const SpawnSetup&) = delete;
+
+  int connect(int from, int to) {
+    if (from < 0) return 0;
+    if (from <= STDERR_FILENO && from != to) {
+      // Its number may be overwritten first; the copy's can't.
+      copies[to].reset(::fcntl(from, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+      if (!copies[to]) return errno;
+      from = copies[to].get();
+    }
+    // glibc's spawn clears close-on-exec where `from` and `to` are the same (since 2.29).
+    return ::posix_spawn_file_actions_adddup2(&actions, from, to);
+  }
+
+  int start_with_default_signals(bool new_process_group) {
+    sigset_t none;
+    sigset_t all;
+    ::sigemptyset(&none);
+    ::sigfillset(&all);
+    ::posix_spawnattr_setsigmask(&attributes, &none);
+    ::posix_spawnattr_setsigdefault(&attributes, &all);
+    short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
+    if (new_process_group) flags = static_cast<short>(flags | POSIX_SPAWN_SETPGROUP);
+    return ::posix_spawnattr_setflags(&attributes, flags);
+  }
+};
+
+}  // namespace
+
+SystemResult System::spawn(const SpawnRequest& request) {
+  if (request.arguments.empty()) return SystemResult{-1, EINVAL};
+  SpawnSetup setup;
+  int error = setup.start_with_default_signals(request.new_process_group);
+  if (error == 0) error = setup.connect(request.stdin_fd, STDIN_FILENO);
+  if (error == 0) error = setup.connect(request.stdout_fd, STDOUT_FILENO);
+  if (error == 0) error = setup.connect(request.stderr_fd, STDERR_FILENO);
+  if (error == 0 && !request.directory.empty()) {
+    error = ::posix_spawn_file_actions_addchdir_np(&setup.actions, request.directory.c_str());
+  }
+  if (error != 0) return SystemResult{-1, error};
+
+  std::vector<char*> arguments = pointers_to(request.arguments);
+  std::vector<char*> environment;
+  if (request.environment) environment = pointers_to(*request.environment);
+  pid_t pid = -1;
+  error = ::posix_spawnp(&pid, arguments[0], &setup.actions, &setup.attributes, arguments.data(),
+                         request.environment ? environment.data() : environ);
+  return error != 0 ? SystemResult{-1, error} : SystemResult{pid, 0};
+}
+
+SystemResult System::pidfd_open(int pid) {
+  const long fd = ::syscall(SYS_pidfd_open, pid, 0);  // close-on-exec by itself (pidfd_open(2))
+  return fd < 0 ? SystemResult{-1, errno} : SystemResult{fd, 0};
+}
+
+SystemResult System::wait_child(int pid, ChildStatus& status) {
+  siginfo_t info{};
+  int returned;
+  do {
+    returned = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG);
+  } while (returned < 0 && errno == EINTR);
+  if (returned < 0) return SystemResult{-1, errno};
+  status = ChildStatus{};
+  if (info.si_pid == 0) return SystemResult{0, 0};
+  status.has_ended = true;
+  if (info.si_code == CLD_EXITED) {
+    status.exit_code = info.si_status;
+  } else {
+    status.signal = info.si_status;
+  }
+  return SystemResult{pid, 0};
+}
+
+SystemResult System::kill(int pid, int signal) {
+  return ::kill(pid, signal) < 0 ? SystemResult{-1, errno} : SystemResult{0, 0};
+}
+
+}  // namespace pawl

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <csignal>
+#include <memory>
+#include <stdexcept>
+
+#include "pawl/loop/event_loop.hpp"
+#include "support/faulty_system.hpp"
+#include "support/forked.hpp"
+#include "support/sockets.hpp"
+#include "support/virtual_clock.hpp"
+
+using namespace std::chrono_literals;
+using pawl::Duration;
+using pawl::Errc;
+using pawl::EventLoop;
+
+namespace {
+
+template <typename Call>
+bool is_logic_error(Call call) {
+  try {
+    call();
+  } catch (const std::logic_error&) {
+    return true;
+  }
+  return false;
+}
+
+/// The parent's side: everything still works.
+void check_that_it_works(EventLoop& loop, const SocketPair& pair) {
+  int steps = 0;
+  loop.add_writer(pair.theirs.get(), [&] {
+    ++steps;
+    loop.remove_writer(pair.theirs.get());
+    write_byte(pair.theirs.get());
+  });
+  loop.add_reader(pair.ours.get(), [&] {
+    ++steps;
+    loop.remove_reader(pair.ours.get());
+    drain(pair.ours.get());
+  });
+  loop.call_later(1ms, [&] { ++steps; });
+  loop.call_soon_threadsafe([&] { ++steps; });
+  loop.run();
+  CHECK(steps == 4);
+}
+
+}  // namespace
+
+TEST_CASE("A loop that is used in a forked child says so, and the parent's works on") {
+  EventLoop loop;
+  const SocketPair pair;
+  const Pipe other;
+  loop.add_reader(pair.ours.get(), [] {});
+  loop.run_once(Duration::zero());
+  const int code = exit_code_of_fork([&] {
+    if (!is_logic_error([&] { loop.run_once(Duration::zero()); })) return 1;
+    if (!is_logic_error([&] { loop.run_once(1ms); })) return 2;
+    if (!is_logic_error([&] { loop.run(); })) return 3;
+    if (!is_logic_error([&] { loop.run_forever(); })) return 4;
+    if (!is_logic_error([&] { loop.run_for(1ms); })) return 5;
+    if (loop.add_reader(other.reader.get(), [] {}) != Errc::used_after_fork) return 6;
+    if (loop.add_writer(pair.ours.get(), [] {}) != Errc::used_after_fork) return 7;
+    return 0;
+  });
+  CHECK(code == 0);
+  check_that_it_works(loop, pair);
+}
+
+TEST_CASE("A loop that is destroyed in a forked child leaves the parent's alone") {
+  auto loop = std::make_unique<EventLoop>();
+  const SocketPair pair;
+  loop->add_reader(pair.ours.get(), [] {});
+  loop->add_signal_handler(SIGUSR1, [] {});
+  loop->call_later(1h, [] {}).cancel();
+  loop->run_once(Duration::zero());
+  const int code = exit_code_of_fork([&] {
+    loop->remove_reader(pair.ours.get());
+    loop.reset();
+    return 0;
+  });
+  CHECK(code == 0);
+  int signals = 0;
+  loop->add_signal_handler(SIGUSR1, [&] {
+    ++signals;
+    loop->remove_signal_handler(SIGUSR1);
+  });
+  ::raise(SIGUSR1);
+  check_that_it_works(*loop, pair);
+  CHECK(signals == 1);
+}
+
+TEST_CASE("A forked child doesn't wake its parent's loop") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  loop.add_signal_handler(SIGUSR1, [] {});
+  loop.run_once(Duration::zero());
+  const int before = system.count(Call::read);
+  const int code = exit_code_of_fork([&] {
+    loop.call_soon_threadsafe([] {});
+    loop.stop();
+    ::raise(SIGUSR1);
+    return 0;
+  });
+  CHECK(code == 0);
+  loop.run_once(Duration::zero());
+  CHECK(system.count(Call::read) == before);  // nothing lay in the shared eventfd
+}
+
+TEST_CASE("A forked child may make a loop of its own, with the parent's still there") {
+  EventLoop loop;
+  const SocketPair pair;
+  loop.add_reader(pair.ours.get(), [] {});
+  loop.add_signal_handler(SIGUSR1, [] {});
+  const int code = exit_code_of_fork([&] {
+    EventLoop own;
+    int steps = 0;
+    own.add_signal_handler(SIGUSR1, [&] {
+      ++steps;
+      own.remove_signal_handler(SIGUSR1);
+    });
+    own.call_soon_threadsafe([&] { ++steps; });
+    own.call_later(1ms, [&] { ++steps; });
+    ::raise(SIGUSR1);
+    own.run();
+    return steps == 3 ? 0 : 1;
+  });
+  CHECK(code == 0);
+  loop.remove_signal_handler(SIGUSR1);
+  check_that_it_works(loop, pair);
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <netdb.h>
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "net/name_server.hpp"
+#include "net/systems.hpp"
+#include "pawl/loop/event_loop.hpp"
+#include "pawl/net/resolver.hpp"
+#include "support/virtual_clock.hpp"
+
+/// What name servers, or the system, know about a name.
+struct KnownHost {
+  enum class Kind { found, missing, no_address, unanswered, nonsense, silent };
+
+  Kind kind = Kind::found;
+  std::vector<std::string> addresses;
+  int ttl = 10;
+};
+
+using KnownHosts = std::map<std::string, KnownHost>;
+
+/// Waits until the threads of all resolvers that are gone have ended. One of them may have taken a
+/// question and not have asked the system yet: that must not go before.
+void wait_for_resolver_threads();
+
+/// A system that knows these names, and a clock that can be put forward, and stopped, so that a
+/// busy machine changes nothing.
+class KnowingSystem final : public FaultySystem {
+ public:
+  explicit KnowingSystem(const KnownHosts& hosts) : hosts_(hosts) {}
+  /// Waits until no thread is in here any more, or about to be.
+  ~KnowingSystem() override;
+
+  pawl::TimePoint now() override {
+    const pawl::TimePoint stopped = stopped_at_.load();
+    return (stopped == pawl::TimePoint{} ? FaultySystem::now() : stopped) + ahead_.load();
+  }
+  void stop_clock() { stopped_at_ = FaultySystem::now(); }
+  void advance(pawl::Duration span) { ahead_ = ahead_.load() + span; }
+  pawl::SystemResult getaddrinfo(const char* node, const char* service, const addrinfo* hints,
+                                 addrinfo** results) override;
+  void freeaddrinfo(addrinfo* results) override;
+  /// How often it was asked.
+  int questions();
+  /// The silent ones answer now.
+  void end_silence();
+
+ private:
+  pawl::SystemResult answer(const char* node, const char* service, const addrinfo* hints,
+                            addrinfo** results);
+  /// What was done in one thread before this is done for another one after it.
+  void synchronize();
+
+  const KnownHosts& hosts_;
+  std::atomic<pawl::Duration> ahead_{pawl::Duration::zero()};
+  std::atomic<pawl::TimePoint> stopped_at_{pawl::TimePoint{}};  // the epoch while it runs
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int questions_ = 0;
+  bool is_silent_ = true;
+};
+
+/// A resolver of either backend among known hosts.
+struct Resolving {
+  explicit Resolving(std::string_view backend, KnownHosts known, pawl::ResolverOptions wanted = {},
+                     pawl::Observer* observer = nullptr);
+
+  /// How often a name was looked up outside.
+  int questions();
+
+  KnownHosts hosts;
+  KnowingSystem system;
+  pawl::EventLoop loop;
+  NameServer server;
+  pawl::ResolverOptions options;
+  std::unique_ptr<pawl::Resolver> resolver;
+};
+
+/// What a lookup came to.
+struct Found {
+  int calls = 0;
+  std::error_code error;
+  std::vector<pawl::Endpoint> endpoints;
+
+  pawl::Resolver::Done callback() {
+    return [this](std::error_code why, const std::vector<pawl::Endpoint>& found) {
+      ++calls;
+      error = why;
+      endpoints = found;
+    };
+  }
+  /// "127.0.0.1:80 [::1]:80", or the error.
+  std::string text() const;
+};

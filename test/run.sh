@@ -1,0 +1,347 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Builds and tests everything. Works on a bare Debian 12; needs nothing but this folder.
+
+usage() {
+  cat <<'USAGE'
+usage: sh test/run.sh [--again] [quick | full | STEP... | SUITE...]
+
+  full    (the default) all suites on every selector with g++, again under ASan and UBSan, the threaded
+          ones under TSan; clang; the checks of style, headers, floors, system calls; the programs
+          built against an installed copy; the README's program
+  quick   g++ only: the suites on epoll, and the checks that take no time
+  STEP    these steps of full: style headers gcc readme clang without_libev asan tsan install
+  SUITE   these suites on every selector: core system selector loop net async examples
+          peers network (network: a namespace of its own, as root, on epoll and poll)
+
+A step of `full` that was green isn't repeated while no file, compiler or library has changed; it says
+so and counts what it counted then. --again repeats it, and so does CI.
+USAGE
+}
+
+cd "$(dirname "$0")/.." || exit
+unset PAWL_SELECTOR PAWL_DEBUG PAWL_TRACE
+support=test/support
+. $support/install.sh
+. $support/processes.sh
+
+passed=0
+failed=0
+always=${CI:-}
+
+# ---- rows: what was done, how long it took, what came out
+
+row() { # MARK TITLE BEGUN TEXT
+  printf '%-5s %-34s %8s  %s\n' "$1" "$2" "$(as_seconds $(($(milliseconds) - $3)))" "$4"
+}
+
+# A command that is right or wrong: one test. What it printed is shown when it is wrong.
+check() { # TITLE COMMAND...
+  title=$1
+  shift
+  begun=$(milliseconds)
+  if run "$@" >"$temp/output" 2>&1; then
+    passed=$((passed + 1))
+    row ok "$title" "$begun" ""
+  else
+    failed=$((failed + 1))
+    row FAIL "$title" "$begun" ""
+    cat "$temp/output"
+    return 1
+  fi
+}
+
+# Catch's totals, as "PASSED FAILED". Nothing at all is what a crash leaves.
+catch_totals() {
+  awk '
+    /^All tests passed \(/  { for (i = 1; i < NF; i++) if ($i == "in") { good = $(i + 1); bad = 0 } }
+    /^test cases: /         { good = bad = 0
+                              for (i = 2; i <= NF; i++) {
+                                if ($i == "passed") good = $(i - 1)
+                                if ($i == "failed" && $(i + 1) != "as") bad = $(i - 1)
+                                if ($i == "failed" && $(i + 1) == "as") good += $(i - 1)
+                              } }
+    /^No tests ran/         { good = bad = 0 }
+    END                     { print good, bad }' "$1"
+}
+
+# What a suite said that it can't do here: ", 22 of them skipped: needs root".
+skipped() { # OUTPUT
+  sed -n 's/^ *skipped: /skipped: /p' "$1" | sort | uniq -c | while read -r count reason; do
+    printf ', %s of them %s' "$count" "$reason"
+  done
+}
+
+# Where it may be had, each suite gets a network of its own: the kernel keeps the port of a closed
+# connection for a minute, and suites that follow each other fast would use all of them up.
+own_network=
+find_own_network() {
+  if unshare --net sh $support/own_network.sh true 2>/dev/null; then
+    own_network="unshare --net sh $support/own_network.sh"
+  fi
+}
+
+# A Catch program: one test for each of its cases, and one that failed if it ended badly otherwise.
+run_suite() { # TITLE LIMIT COMMAND...
+  title=$1
+  limit=$2
+  shift 2
+  begun=$(milliseconds)
+  status=0
+  run timeout --kill-after=5 "$limit" $own_network "$@" >"$temp/output" 2>&1 || status=$?
+  read -r good bad <<TOTALS
+$(catch_totals "$temp/output")
+TOTALS
+  bad=${bad:-0}
+  ending=
+  if [ "$status" -eq 124 ]; then
+    ending=", not over after $limit s"
+  elif [ -z "$good" ] || { [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; }; then
+    ending=", ended early with status $status"
+  fi
+  if [ -n "$ending" ] && [ "$bad" -eq 0 ]; then
+    bad=1
+  fi
+  passed=$((passed + ${good:-0}))
+  failed=$((failed + bad))
+  if [ "$bad" -eq 0 ]; then
+    row ok "$title" "$begun" "$good passed$(skipped "$temp/output")"
+  else
+    row FAIL "$title" "$begun" "${good:-0} passed, $bad failed$ending"
+    cat "$temp/output"
+  fi
+}
+
+# ---- builds, and the suites of a build
+
+build() { # CONFIGURATION COMPILER TARGETS OPTION...
+  configuration=$1
+  compiler=$2
+  targets=$3
+  shift 3
+  check "$configuration: build" sh $support/build.sh "$configuration" "$compiler" "$targets" \
+    -Dwerror=true -Dtests=enabled "$@"
+}
+
+# The suites that the build's meson.build lists.
+run_suites() { # CONFIGURATION LIMIT SUITES SELECTORS [CATCH ARGUMENT...]
+  configuration=$1
+  limit=$2
+  suites=$3
+  selectors=$4
+  shift 4
+  counted_before=$((passed + failed))
+  run python3 $support/suites.py ".build/$configuration" >"$temp/suites"
+  while read -r line; do
+    run_listed_suite "$line" "$@"
+  done <"$temp/suites"
+  if [ $((passed + failed)) -eq "$counted_before" ]; then
+    failed=$((failed + 1))
+    echo "FAIL  $configuration: no test in $suites"
+  fi
+}
+
+run_listed_suite() { # LINE [CATCH ARGUMENT...]
+  eval "set -- $1 ${2:+\"\$2\"}"
+  suite=$1
+  selector=$2
+  title=$3
+  shift 3
+  case " $suites " in *" $suite "*) ;; *) return ;; esac
+  case " $selectors - " in *" $selector "*) ;; *) return ;; esac
+  run_suite "$configuration: $title" "$limit" $without_random_addresses "$@"
+}
+
+# ---- steps
+
+all_steps='style headers gcc readme clang without_libev asan tsan install'
+floor_suites='core system selector loop net async'
+program_suites='examples peers network'
+all_suites="$floor_suites $program_suites"
+all_selectors='select poll epoll libev'
+
+# The sanitizers' shadow memory collides with what some kernels draw for addresses.
+without_random_addresses=
+avoid_random_addresses() {
+  if setarch -R true 2>/dev/null; then
+    without_random_addresses='setarch -R'
+  fi
+}
+
+step_style() {
+  check 'clang-format' sh $support/checks.sh format
+  check 'every source is in a meson.build' sh $support/checks.sh listed
+  check 'includes go down the floors' sh $support/checks.sh floors
+}
+
+step_headers() {
+  check 'headers compile alone, g++' sh $support/checks.sh headers g++
+  check 'headers compile alone, clang' sh $support/checks.sh headers clang++
+}
+
+step_gcc() { # [SELECTORS]
+  build gcc g++ '' || return
+  check 'system calls only in their floors' sh $support/checks.sh system_calls
+  check 'the library prints nothing' sh $support/checks.sh prints
+  run_suites gcc 120 "$floor_suites" "${1:-$all_selectors}"
+  run_suites gcc 120 "$program_suites" "${1:-$all_selectors}"
+}
+
+step_clang() {
+  build clang clang++ '' -Ddefault_library=static && run_suites clang 120 "$floor_suites" epoll
+}
+
+# What a user without libev and c-ares gets, and who installs the shared library alone.
+step_without_libev() {
+  build without_libev g++ 'pawl:shared_library test_selector' -Dlibev=disabled -Dcares=disabled \
+    -Ddefault_library=shared -Dexamples=disabled -Doptimization=0 &&
+    run_suites without_libev 120 selector ''
+}
+
+step_asan() {
+  export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
+  export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+  avoid_random_addresses
+  build asan g++ 'test_core test_system test_selector test_loop test_net test_async' \
+    -Ddefault_library=static -Doptimization=1 -Db_sanitize=address,undefined -Dexamples=disabled &&
+    run_suites asan 400 "$floor_suites" "$all_selectors"
+}
+
+# Only what crosses threads: TSan has nothing to say about the rest.
+step_tsan() {
+  export TSAN_OPTIONS=second_deadlock_stack=1
+  avoid_random_addresses
+  build tsan g++ 'test_loop test_net test_async' -Ddefault_library=static -Doptimization=1 \
+    -Db_sanitize=thread -Dexamples=disabled &&
+    run_suites tsan 400 'loop net async' "$all_selectors" '[threads]'
+}
+
+step_install() {
+  check 'install: build and install' sh $support/installed.sh install || return
+  for program in pkg_config pkg_config_static cmake_shared cmake_static subproject; do
+    check "install: $program" sh $support/installed.sh $program
+  done
+  check 'install: uninstall' sh $support/installed.sh uninstall
+}
+
+step_readme() {
+  check "the README's program" sh $support/checks.sh readme
+}
+
+# ---- what was green and is unchanged
+
+# Everything that a step's outcome can depend on and that may change, even while it runs.
+fingerprint() {
+  {
+    find lib include examples test meson.build meson_options.txt .clang-format README.md -type f \
+      -exec sha256sum {} + | sort
+    g++ --version
+    clang++ --version
+    uname -r
+    dpkg-query -W libc6 libev-dev libc-ares-dev catch2 meson cmake libhiredis-dev libpq-dev
+  } 2>/dev/null | sha256sum
+}
+
+step() { # NAME
+  stamp=.build/green/$1
+  if [ -z "$always" ] && [ -f "$stamp" ] && [ "$(sed -n 1p "$stamp")" = "$inputs" ]; then
+    count=$(sed -n 3p "$stamp")
+    passed=$((passed + count))
+    printf 'same  %s: unchanged since the green run of %s: %s passed\n' \
+      "$1" "$(sed -n 2p "$stamp")" "$count"
+    return
+  fi
+  rm -f "$stamp"
+  passed_before=$passed
+  failed_before=$failed
+  "step_$1"
+  if [ "$failed" -eq "$failed_before" ] && [ "$(fingerprint)" = "$inputs" ]; then
+    printf '%s\n%s\n%s\n' "$inputs" "$(date '+%F %T')" "$((passed - passed_before))" >"$stamp"
+  fi
+}
+
+steps() { # STEP...
+  mkdir -p .build/green
+  inputs=$(fingerprint)
+  for name; do
+    step "$name"
+  done
+}
+
+# Where two run at once, the second waits: they would build in the same folders.
+lock() {
+  mkdir -p .build
+  exec 9>.build/lock
+  flock -n 9 && return
+  echo 'waiting for another test/run.sh to end'
+  flock 9 &
+  children="$children $!"
+  wait_for $!
+}
+
+install_tools() {
+  need_build_tools
+  need clang has_command clang++
+  need clang-format has_command clang-format
+  need cmake has_command cmake
+  need catch2 has_header catch2/catch.hpp
+  need netcat-openbsd has_openbsd_nc
+  need curl has_command curl
+  need socat has_command socat
+  need iproute2 has_command ss
+  need dnsmasq-base test -x /usr/sbin/dnsmasq
+  need libhiredis-dev has_header hiredis/async.h
+  need redis-server has_command redis-server
+  need libpq-dev test -f /usr/include/postgresql/libpq-fe.h
+  need postgresql has_postgresql
+  need nginx-light test -x /usr/sbin/nginx
+  need haproxy test -x /usr/sbin/haproxy
+  need apache2-utils has_command ab
+  need wrk has_command wrk
+  need nftables test -x /usr/sbin/nft
+  install_missing
+}
+
+what=
+for argument; do
+  case $argument in
+    --again) always=yes ;;
+    -h | --help) usage && exit ;;
+    full | quick) what=$argument ;;
+    *)
+      case " $all_steps $all_suites " in
+        *" $argument "*) what="$what $argument" ;;
+        *) usage >&2 && exit 2 ;;
+      esac
+      ;;
+  esac
+done
+
+install_tools
+find_own_network
+lock
+begun_all=$(milliseconds)
+wanted_steps=
+wanted_suites=
+for word in ${what:-full}; do
+  case " $all_suites " in
+    *" $word "*) wanted_suites="$wanted_suites $word" ;;
+    *) wanted_steps="$wanted_steps $word" ;;
+  esac
+done
+case $wanted_steps in
+  *full*) steps $all_steps ;;
+  *quick*)
+    step_style
+    step_gcc epoll
+    ;;
+  *)
+    steps $wanted_steps
+    if [ -n "$wanted_suites" ]; then
+      build gcc g++ '' && run_suites gcc 120 "$wanted_suites" "$all_selectors"
+    fi
+    ;;
+esac
+echo "took $(as_seconds $(($(milliseconds) - begun_all)))"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <map>
+#include <string>
+
+/// The descriptors of this process that are open now, and what each is ("socket:[4711]").
+std::map<int, std::string> open_fds();
