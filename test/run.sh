@@ -82,15 +82,45 @@ find_own_network() {
 }
 
 # A Catch program: one test for each of its cases, and one that failed if it ended badly otherwise.
+# So many of them run beside each other: 1 where they work, more where they mostly wait. Their rows
+# come in the order of their beginnings, so the time in a row may include a wait for the row above.
+suites_at_once=1
+running_suites=0
+next_suite=0
+
 run_suite() { # TITLE LIMIT COMMAND...
-  title=$1
+  if [ "$running_suites" -ge "$suites_at_once" ]; then
+    end_suite
+  fi
+  suite_file=$temp/suite.$next_suite
   limit=$2
+  printf '%s\n' "$1" "$limit" "$(milliseconds)" >"$suite_file"
   shift 2
-  begun=$(milliseconds)
+  start timeout --kill-after=5 "$limit" $own_network "$@" >"$suite_file.output" 2>&1
+  echo "$started" >>"$suite_file"
+  running_suites=$((running_suites + 1))
+  next_suite=$((next_suite + 1))
+}
+
+# Waits for the one that began first.
+end_suite() {
+  suite_file=$temp/suite.$((next_suite - running_suites))
+  { read -r title && read -r limit && read -r begun && read -r pid; } <"$suite_file"
   status=0
-  run timeout --kill-after=5 "$limit" $own_network "$@" >"$temp/output" 2>&1 || status=$?
+  wait_for "$pid" || status=$?
+  running_suites=$((running_suites - 1))
+  count_suite "$suite_file.output"
+}
+
+end_suites() {
+  while [ "$running_suites" -gt 0 ]; do
+    end_suite
+  done
+}
+
+count_suite() { # OUTPUT
   read -r good bad <<TOTALS
-$(catch_totals "$temp/output")
+$(catch_totals "$1")
 TOTALS
   bad=${bad:-0}
   ending=
@@ -105,10 +135,10 @@ TOTALS
   passed=$((passed + ${good:-0}))
   failed=$((failed + bad))
   if [ "$bad" -eq 0 ]; then
-    row ok "$title" "$begun" "$good passed$(skipped "$temp/output")"
+    row ok "$title" "$begun" "$good passed$(skipped "$1")"
   else
     row FAIL "$title" "$begun" "${good:-0} passed, $bad failed$ending"
-    cat "$temp/output"
+    cat "$1"
   fi
 }
 
@@ -135,6 +165,7 @@ run_suites() { # CONFIGURATION LIMIT SUITES SELECTORS [CATCH ARGUMENT...]
   while read -r line; do
     run_listed_suite "$line" "$@"
   done <"$temp/suites"
+  end_suites
   if [ $((passed + failed)) -eq "$counted_before" ]; then
     failed=$((failed + 1))
     echo "FAIL  $configuration: no test in $suites"
@@ -184,7 +215,9 @@ step_gcc() { # [SELECTORS]
   check 'system calls only in their floors' sh $support/checks.sh system_calls
   check 'the library prints nothing' sh $support/checks.sh prints
   run_suites gcc 120 "$floor_suites" "${1:-$all_selectors}"
+  suites_at_once=4  # they mostly wait for the programs that they run
   run_suites gcc 120 "$program_suites" "${1:-$all_selectors}"
+  suites_at_once=1
 }
 
 step_clang() {
