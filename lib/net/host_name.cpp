@@ -75,4 +75,14 @@ HostName HostName::parse(std::string_view host) {
   return {Kind::name, {}};
 }
 
+bool is_localhost(std::string_view name) {
+  constexpr std::string_view last_label = "localhost";
+  name = without_last_dot(name);
+  if (name.size() < last_label.size()) return false;
+  const std::string_view label = name.substr(name.size() - last_label.size());
+  const bool is_whole = name.size() == label.size() || name[name.size() - label.size() - 1] == '.';
+  return is_whole && std::equal(label.begin(), label.end(), last_label.begin(),
+                                [](char a, char b) { return (a | 0x20) == b; });
+}
+
 }  // namespace pawl

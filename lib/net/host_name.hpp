@@ -18,4 +18,7 @@ struct HostName {
   Endpoint address;
 };
 
+/// True exactly for "localhost" and the names below it, in any case, with a last dot or without.
+bool is_localhost(std::string_view name);
+
 }  // namespace pawl

@@ -37,6 +37,16 @@ bool is_wanted(const Endpoint& endpoint, AddressFamily family) {
 /// process may go right the next time.
 bool is_from_name_servers(std::error_code error) { return error.category() == error_category(); }
 
+/// What the names of localhost stand for where neither the hosts file nor a name server knows
+/// better (RFC 6761 §6.3).
+std::vector<Endpoint> loopback_addresses(AddressFamily family) {
+  std::vector<Endpoint> addresses;
+  for (const Endpoint& each : {Endpoint::loopback_ipv6(0), Endpoint::loopback(0)}) {
+    if (is_wanted(each, family)) addresses.push_back(each);
+  }
+  return addresses;
+}
+
 void check_backend(const std::string& backend) {
   const std::vector<std::string_view> known = available_resolver_backends();
   if (std::find(known.begin(), known.end(), backend) != known.end()) return;
@@ -196,6 +206,9 @@ void Resolver::Parts::leave(LookupState& lookup) {
 void Resolver::Parts::on_answer(std::uint64_t id, ResolverAnswer&& answer) {
   ResolverQuery* query = cache.find_asking(id);
   if (query == nullptr) return;  // too late
+  if (is_from_name_servers(answer.error) && is_localhost(query->name)) {
+    answer = {{}, loopback_addresses(query->family), options.failure_cache_time};
+  }
   query->error = answer.error;
   query->endpoints = without_doubles(std::move(answer.endpoints));
   if (!query->error && query->endpoints->empty()) query->error = Errc::no_address;

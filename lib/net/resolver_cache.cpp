@@ -40,6 +40,7 @@ ResolverQuery& ResolverCache::add(std::string_view name, AddressFamily family) {
   const Queries::iterator query = asking_.begin();
   query->id = ++last_id_;
   query->name = name;
+  query->family = family;
   query->key = key_of(name, family);
   by_key_[query->key] = query;
   by_id_[query->id] = query;

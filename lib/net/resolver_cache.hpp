@@ -25,6 +25,7 @@ struct ResolverQuery {
 
   std::uint64_t id = 0;
   std::string name;
+  AddressFamily family = AddressFamily::any;
   std::string key;  // what tells questions apart
   StateMachine<resolver_query_table> machine{ResolverQueryState::asking};
   Waiting waiting;  // while ASKING; first come, first served

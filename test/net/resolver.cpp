@@ -562,6 +562,23 @@ TEST_CASE("localhost is this machine") {
   CHECK(found.text() == "127.0.0.1:80");
 }
 
+TEST_CASE("Names of localhost are this machine also where nobody knows them") {
+  Resolving there(any_backend(), {});
+  const auto look_up = [&](const char* name, AddressFamily family) {
+    Found found;
+    there.resolver->resolve(name, 80, family, found.callback());
+    run_until(there.loop, [&] { return found.calls > 0; });
+    return found.text();
+  };
+  CHECK(look_up("a.localhost.", AddressFamily::any) == "[::1]:80 127.0.0.1:80");
+  CHECK(look_up("b.LocalHost.", AddressFamily::ipv4) == "127.0.0.1:80");
+  CHECK(look_up("b.localhost.", AddressFamily::ipv6) == "[::1]:80");
+  CHECK(look_up("notlocalhost.", AddressFamily::any) ==
+        make_error_code(pawl::Errc::host_not_found).message());
+  CHECK(look_up("localhost.test.", AddressFamily::any) ==
+        make_error_code(pawl::Errc::host_not_found).message());
+}
+
 TEST_CASE("A thousand lookups at once are all answered", "[threads]") {
   KnownHosts hosts;
   for (int i = 0; i < 1000; ++i) {

@@ -79,7 +79,9 @@ class PAWL_API Lookup {
 ///           `System`, which has to live until then; the kernel's always does.)
 /// Threads:  the loop's. The loop must outlive it.
 /// Calls:    each lookup's callback exactly once, from the loop, never from inside `resolve`.
-/// Promises: addresses come in the order of RFC 6724, none twice. Lookups of the same name (case
+/// Promises: addresses come in the order of RFC 6724, none twice. "localhost" and the names below
+///           it are the loopback addresses where neither the hosts file nor a name server says
+///           otherwise (RFC 6761 §6.3). Lookups of the same name (case
 ///           doesn't matter) and family that are on their way share one question; answers are kept
 ///           as long as the name servers say (a week at most, RFC 8767 §4). A pending lookup keeps
 ///           `run()` going; an idle resolver doesn't, and has no descriptor open.
