@@ -22,6 +22,10 @@ has_header() {
   echo "#include <$1>" | g++ -E -x c++ -
 }
 
+has_clang_sanitizers() {
+  ls "$(clang++ -print-runtime-dir)" | grep asan
+}
+
 # `nc` is also the name of netcats that know neither -U nor -N.
 has_openbsd_nc() {
   nc -h 2>&1 | grep OpenBSD
