@@ -63,8 +63,21 @@ class CallbackPool {
   /// A pending slot with one reference, the loop's. Throws `std::logic_error` on an empty callback.
   CallbackSlot* take(CallbackKind kind, Function<void()>&& callback, Place place) {
     if (__builtin_expect(!callback, false)) throw_empty_callback(place);
-    CallbackSlot* slot = take_free();
+    CallbackSlot* slot = take_unfilled(kind, place);
     ::new (&slot->callback) Function<void()>(std::move(callback));  // that of a free one is empty
+    return slot;
+  }
+
+  /// Sees to it that the next slot can be taken without an allocation.
+  void make_room() {
+    if (free_ == nullptr) grow();
+  }
+  /// True exactly when taking a slot takes an allocation.
+  bool is_exhausted() const { return free_ == nullptr; }
+
+  /// As `take`, but for the callback.
+  CallbackSlot* take_unfilled(CallbackKind kind, Place place) {
+    CallbackSlot* slot = take_free();
     slot->references = 1;
     slot->status = CallbackStatus::pending;
     slot->kind = kind;
@@ -153,7 +166,10 @@ class CallbackPool {
     slot->status = CallbackStatus::free;
     slot->next = free_;
     free_ = slot;
-    if (__builtin_expect(is_closed_, false) && --used_ == 0) delete this;
+    if (__builtin_expect(is_closed_, false)) count_down();
+  }
+  __attribute__((noinline, cold)) void count_down() {
+    if (--used_ == 0) delete this;
   }
   bool discard_pending();
   __attribute__((noinline, cold)) void grow();

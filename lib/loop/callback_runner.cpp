@@ -22,6 +22,18 @@ std::string describe(const CallbackSlot& slot) {
   return std::string(word_for(slot.kind)) + " registered at " + to_string(slot.place());
 }
 
+void CallbackRunner::run_once_timed(CallbackSlot* slot) {
+  slot->status = CallbackStatus::running;
+  const Once at_the_end{*this, slot};
+  call_timed(slot);
+}
+
+// The handler comes first: it may look at what was captured.
+void CallbackRunner::end_once_after_exception(CallbackSlot* slot) {
+  const Once at_the_end{*this, slot};
+  handle_exception();
+}
+
 void CallbackRunner::call_timed(CallbackSlot* slot) {
   guard_timed([slot] { slot->callback(); }, [slot] { return describe(*slot); });
 }

@@ -24,10 +24,15 @@ class CallbackRunner {
 
   /// Runs a pending callback for the only time. It is freed afterwards, and one of the references
   /// given up.
-  void run_once(CallbackSlot* slot) {
+  __attribute__((always_inline)) void run_once(CallbackSlot* slot) {
+    if (__builtin_expect(is_debug_, false)) return run_once_timed(slot);
     slot->status = CallbackStatus::running;
-    const Once at_the_end{pool_, slot};
-    call(slot);
+    try {
+      slot->callback();
+    } catch (...) {
+      return end_once_after_exception(slot);
+    }
+    end_once(slot);
   }
 
   /// Runs a pending callback. Afterwards it is pending again, unless it was cancelled meanwhile.
@@ -57,13 +62,9 @@ class CallbackRunner {
   using ExceptionHandler = Function<void(std::exception_ptr)>;
 
   struct Once {
-    CallbackPool& pool;
+    CallbackRunner& runner;
     CallbackSlot* slot;
-    ~Once() {
-      slot->status = CallbackStatus::done;
-      slot->callback.reset();
-      pool.release(slot);
-    }
+    ~Once() { runner.end_once(slot); }
   };
   struct Again {
     CallbackSlot* slot;
@@ -76,6 +77,14 @@ class CallbackRunner {
       }
     }
   };
+
+  void end_once(CallbackSlot* slot) {
+    slot->status = CallbackStatus::done;
+    slot->callback.reset();
+    pool_.release(slot);
+  }
+  void run_once_timed(CallbackSlot* slot);
+  __attribute__((cold)) void end_once_after_exception(CallbackSlot* slot);
 
   template <typename Call, typename Describe>
   __attribute__((noinline)) void guard_timed(Call call, Describe describe) {

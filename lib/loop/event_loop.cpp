@@ -23,6 +23,23 @@ Handle EventLoop::call_soon(Function<void()> callback, Place place) {
   return CallbackPool::ticket<Handle>(slot);
 }
 
+EventLoop::Queued EventLoop::queue_soon(Place place) {
+  Parts& parts = *parts_;
+  const bool is_easy = !parts.is_debug && !parts.pool.is_exhausted() && !parts.ready.is_full();
+  if (__builtin_expect(!is_easy, false)) return queue_soon_with_care(place);
+  CallbackSlot* slot = parts.add_soon(place);
+  return Queued{&slot->callback, slot};
+}
+
+// Apart, so that the easy way needs no frame.
+EventLoop::Queued EventLoop::queue_soon_with_care(Place place) {
+  parts_->refuse_wrong_thread("call_soon");
+  parts_->pool.make_room();
+  parts_->ready.make_room();
+  CallbackSlot* slot = parts_->add_soon(place);
+  return Queued{&slot->callback, slot};
+}
+
 TimerHandle EventLoop::call_later(Duration delay, Function<void()> callback, Place place) {
   parts_->refuse_wrong_thread("call_later");
   const TimePoint when = add_saturated(parts_->system.now(), delay);

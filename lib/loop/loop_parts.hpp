@@ -51,6 +51,13 @@ struct EventLoop::Parts final : IoHandler {
   bool is_alive() const;
   std::string why_alive();
   std::optional<Duration> wait_limit(std::optional<Duration> limit) const;
+  /// A callback for the next pass, without the callback. The pool and the queue must have room.
+  CallbackSlot* add_soon(Place place) {
+    CallbackSlot* slot = pool.take_unfilled(CallbackKind::soon, place);
+    slot->references = 2;  // the queue's and a ticket's
+    ready.append(slot);
+    return slot;
+  }
   TimerHandle add_timer(CallbackKind kind, TimePoint when, Duration interval,
                         Function<void()>&& callback, Place place) {
     CallbackSlot* slot = pool.take(kind, std::move(callback), place);

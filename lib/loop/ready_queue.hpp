@@ -10,10 +10,11 @@
 
 namespace pawl {
 
-/// A ring of callbacks, first in, first out; each holds one of its slot's references.
+/// The callbacks of `call_soon`, first in, first out; each holds one of its slot's references.
 ///
-/// One that is cancelled stays behind until the queue comes to it. Such ones are swept out before
-/// the ring would grow for their sake.
+/// Two arrays: one is run from front to back, the other is appended to meanwhile; they change
+/// places when the first is through. One that is cancelled stays behind until the queue comes to
+/// it. Such ones are swept out before an array would grow for their sake.
 ///
 /// Threads: the loop's.
 class ReadyQueue {
@@ -23,74 +24,107 @@ class ReadyQueue {
   ReadyQueue& operator=(const ReadyQueue&) = delete;
 
   /// True exactly when nothing in it is to be run.
-  bool empty() const { return tail_ - head_ == stale_; }
+  bool empty() const { return running_.size() + later_.size() == stale_; }
 
   void push(CallbackSlot* slot) {
-    if (__builtin_expect(tail_ - head_ == capacity_, false)) make_room();
-    ring_[tail_++ & (capacity_ - 1)] = slot;
+    if (__builtin_expect(is_full(), false)) make_room();
+    append(slot);
+  }
+  /// As `push`, when there is room.
+  void append(CallbackSlot* slot) { *later_.end++ = slot; }
+  /// True exactly when there is no room for one more.
+  bool is_full() const { return later_.end == later_.limit; }
+  __attribute__((noinline, cold)) void make_room() {
+    if (!is_full()) return;
+    if (stale_ > later_.size() / 2) sweep();
+    if (later_.size() > later_.capacity() / 2 || later_.capacity() == 0) grow();
   }
 
   /// A callback in it is cancelled.
   void forget() { ++stale_; }
 
   /// What is in it now, up to `budget`, is what `take` gives.
-  void begin_batch(std::size_t budget) { batch_ = std::min(tail_ - head_, budget); }
+  void begin_batch(std::size_t budget) {
+    const std::size_t from_running = std::min(running_.size(), budget);
+    batch_end_ = running_.begin + from_running;
+    from_later_ = std::min(later_.size(), budget - from_running);
+  }
 
   /// The next one of the batch, with the queue's reference to it; null when there is no more.
   CallbackSlot* take() {
-    while (batch_ > 0) {
-      --batch_;
-      CallbackSlot* slot = ring_[head_++ & (capacity_ - 1)];
+    for (;;) {
+      if (running_.begin == batch_end_) {
+        if (from_later_ == 0) return nullptr;
+        turn_over();
+      }
+      CallbackSlot* slot = *running_.begin++;
       if (__builtin_expect(slot->status == CallbackStatus::pending, true)) return slot;
       --stale_;
       pool_.release(slot);
     }
-    return nullptr;
   }
 
   /// Destroys everything, unrun. What dies may push.
   void clear() {
-    while (head_ != tail_) pool_.abandon(ring_[head_++ & (capacity_ - 1)]);
+    while (running_.size() + later_.size() > 0) {
+      if (running_.size() == 0) turn_over();
+      pool_.abandon(*running_.begin++);
+    }
     stale_ = 0;
   }
 
  private:
-  __attribute__((noinline, cold)) void make_room() {
-    if (stale_ > capacity_ / 2) return sweep();
-    const std::size_t bigger_capacity = capacity_ == 0 ? 64 : 2 * capacity_;
-    std::unique_ptr<CallbackSlot*[]> bigger(new CallbackSlot*[bigger_capacity]);
-    const std::size_t count = tail_ - head_;
-    for (std::size_t i = 0; i < count; ++i) bigger[i] = ring_[(head_ + i) & (capacity_ - 1)];
-    ring_ = std::move(bigger);
-    capacity_ = bigger_capacity;
-    head_ = 0;
-    tail_ = count;
+  /// Slots from `begin` to `end`, and room up to `limit`.
+  struct Array {
+    CallbackSlot** begin = nullptr;
+    CallbackSlot** end = nullptr;
+    CallbackSlot** limit = nullptr;
+    std::unique_ptr<CallbackSlot*[]> memory;
+
+    std::size_t size() const { return static_cast<std::size_t>(end - begin); }
+    std::size_t capacity() const { return static_cast<std::size_t>(limit - memory.get()); }
+  };
+
+  /// What was pushed is run now; what was run makes room for what is pushed.
+  void turn_over() {
+    running_.begin = running_.end = running_.memory.get();
+    std::swap(running_, later_);
+    batch_end_ = running_.begin + std::exchange(from_later_, 0);
   }
 
+  void grow() {
+    const std::size_t bigger_capacity = std::max<std::size_t>(64, 2 * later_.capacity());
+    std::unique_ptr<CallbackSlot*[]> bigger(new CallbackSlot*[bigger_capacity]);
+    later_.end = std::copy(later_.begin, later_.end, bigger.get());
+    later_.begin = bigger.get();
+    later_.limit = later_.begin + bigger_capacity;
+    later_.memory = std::move(bigger);
+  }
+
+  /// Of those that the batch counts on, some may go.
   void sweep() {
-    const std::size_t batch_end = head_ + batch_;
-    std::size_t kept_end = head_;
-    for (std::size_t i = head_; i != tail_; ++i) {
-      if (i == batch_end) batch_ = kept_end - head_;
-      CallbackSlot* slot = ring_[i & (capacity_ - 1)];
-      if (slot->status == CallbackStatus::pending) {
-        ring_[kept_end++ & (capacity_ - 1)] = slot;
+    CallbackSlot** kept_end = later_.begin;
+    std::size_t kept_of_batch = 0;
+    for (CallbackSlot** each = later_.begin; each != later_.end; ++each) {
+      const bool is_of_batch = static_cast<std::size_t>(each - later_.begin) < from_later_;
+      if ((*each)->status == CallbackStatus::pending) {
+        *kept_end++ = *each;
+        if (is_of_batch) ++kept_of_batch;
       } else {
-        pool_.release(slot);
+        --stale_;
+        pool_.release(*each);
       }
     }
-    if (batch_end == tail_) batch_ = kept_end - head_;
-    tail_ = kept_end;
-    stale_ = 0;
+    later_.end = kept_end;
+    from_later_ = kept_of_batch;
   }
 
   CallbackPool& pool_;
-  std::unique_ptr<CallbackSlot*[]> ring_;
-  std::size_t capacity_ = 0;  // 0 or a power of two, so that a mask wraps the counters
-  std::size_t head_ = 0;
-  std::size_t tail_ = 0;
-  std::size_t stale_ = 0;  // cancelled ones in the ring
-  std::size_t batch_ = 0;  // those that take() still gives
+  Array running_;
+  Array later_;
+  CallbackSlot** batch_end_ = nullptr;  // in running_: take() gives what is before it
+  std::size_t from_later_ = 0;          // and so many of later_ then
+  std::size_t stale_ = 0;               // cancelled ones in both
 };
 
 }  // namespace pawl

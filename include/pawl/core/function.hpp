@@ -28,6 +28,14 @@ class Function<Result(Arguments...)> {
  public:
   static constexpr std::size_t inline_bytes = 48;
 
+  /// True exactly when making one of a `Callable` neither allocates nor throws nor can give an
+  /// empty one.
+  template <typename Callable, typename Target = std::decay_t<Callable>>
+  static constexpr bool is_made_inside() {
+    return std::is_class_v<Target> && !std::is_same_v<Target, Function> &&
+           std::is_nothrow_constructible_v<Function, Callable>;
+  }
+
   Function() noexcept = default;
   Function(std::nullptr_t) noexcept {}
 
@@ -35,7 +43,8 @@ class Function<Result(Arguments...)> {
   template <typename Callable, typename Target = std::decay_t<Callable>,
             typename = std::enable_if_t<!std::is_same_v<Target, Function> &&
                                         std::is_invocable_r_v<Result, Target&, Arguments...>>>
-  Function(Callable&& callable) {
+  Function(Callable&& callable) noexcept(
+      fits_inline<Target>&& std::is_nothrow_constructible_v<Target, Callable>) {
     if constexpr (std::is_pointer_v<std::remove_reference_t<Callable>>) {
       if (callable == nullptr) return;
     }

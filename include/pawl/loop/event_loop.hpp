@@ -73,6 +73,11 @@ class PAWL_API EventLoop {
 
   /// Runs `callback` in the next pass.
   Handle call_soon(Function<void()> callback, Place place = Place::here());
+  /// The same for anything that goes into a `Function` without an allocation and can't throw on the
+  /// way: it is made in the place that it will run from.
+  template <typename Callable,
+            typename = std::enable_if_t<Function<void()>::is_made_inside<Callable>()>>
+  Handle call_soon(Callable&& callback, Place place = Place::here());
   /// Runs `callback` when `delay` has passed; in the next pass when it is zero or negative.
   TimerHandle call_later(Duration delay, Function<void()> callback, Place place = Place::here());
   /// Runs `callback` at `when`, or in the next pass when that has passed.
@@ -172,10 +177,24 @@ class PAWL_API EventLoop {
   Parts& parts() { return *parts_; }
 
  private:
+  /// What was queued for the next pass, but for its callback, which is there uninitialised.
+  struct Queued {
+    void* callback;
+    CallbackTicket* ticket;
+  };
+  Queued queue_soon(Place place);
+  Queued queue_soon_with_care(Place place);
   Job start_job(ThreadPool& pool, Function<void()> work, Function<void()> done, Place place);
 
   std::unique_ptr<Parts> parts_;
 };
+
+template <typename Callable, typename>
+Handle EventLoop::call_soon(Callable&& callback, Place place) {
+  const Queued queued = queue_soon(place);
+  ::new (queued.callback) Function<void()>(std::forward<Callable>(callback));
+  return Handle(queued.ticket);
+}
 
 template <typename Work, typename Done>
 Job EventLoop::run_in_executor(Work work, Done done, Place place) {

@@ -50,6 +50,7 @@ class PAWL_API Handle {
 
  protected:
   friend class CallbackPool;
+  friend class EventLoop;
   /// Takes over one of the ticket's references.
   explicit Handle(CallbackTicket* ticket) noexcept : ticket_(ticket) {}
 
