@@ -27,9 +27,17 @@ void ThreadPool::post(Function<void()> work) {
   if (is_closing_) return;
   if (jobs_.size() >= idle_ && threads_.size() < limit_) start_thread();
   jobs_.push_back(std::move(work));
-  const bool somebody_waits = idle_ > 0;
+  const bool wakes = begin_waking();
   lock.unlock();  // before the wake-up, or whoever wakes up waits for the lock
-  if (somebody_waits) wake_.notify_one();
+  if (wakes) wake_.notify_one();
+}
+
+// Whoever wakes up sees to the next one. So a burst of short jobs, which are over before a second
+// thread is up, costs one wake-up, and it isn't the poster who pays for the others.
+bool ThreadPool::begin_waking() {
+  if (jobs_.empty() || idle_ == 0 || is_waking_) return false;
+  is_waking_ = true;
+  return true;
 }
 
 void ThreadPool::start_thread() {
@@ -45,13 +53,18 @@ void ThreadPool::start_thread() {
 void ThreadPool::run_jobs() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    ++idle_;
-    wake_.wait(lock, [this] { return is_closing_ || !jobs_.empty(); });
-    --idle_;
+    while (jobs_.empty() && !is_closing_) {
+      ++idle_;
+      wake_.wait(lock);
+      --idle_;
+      is_waking_ = false;
+    }
     if (is_closing_) return;
     Function<void()> work = std::move(jobs_.front());
     jobs_.pop_front();
+    const bool wakes = begin_waking();
     lock.unlock();
+    if (wakes) wake_.notify_one();
     work();
     work.reset();
     lock.lock();

@@ -324,6 +324,31 @@ TEST_CASE("A pool starts a thread only when a job finds none idle, and no more t
   CHECK(pool.size() == 3);
 }
 
+TEST_CASE("Jobs that wait for each other all get threads, whether these were idle or not",
+          "[threads]") {
+  constexpr int threads = 4;
+  ThreadPool pool(threads);
+  for (int round = 0; round < 300; ++round) {
+    std::atomic<int> here{0};
+    std::atomic<int> over{0};
+    std::promise<void> all_here;
+    std::promise<void> all_over;
+    const std::shared_future<void> meeting = all_here.get_future().share();
+    // Short ones among them, which may be over before a second thread is up.
+    for (int i = 0; i < 2 * threads; ++i) {
+      const bool is_short = i % 2 == round % 2;
+      pool.post([&, is_short] {
+        if (!is_short && here.fetch_add(1) + 1 == threads) all_here.set_value();
+        if (!is_short) meeting.wait();
+        if (over.fetch_add(1) + 1 == 2 * threads) all_over.set_value();
+      });
+    }
+    const std::future<void> end = all_over.get_future();
+    REQUIRE(end.wait_for(30s) == std::future_status::ready);
+  }
+  CHECK(pool.size() == threads);
+}
+
 TEST_CASE("A pool of no threads has one", "[threads]") {
   ThreadPool pool(0);
   std::promise<void> ran;

@@ -39,6 +39,7 @@ class PAWL_API ThreadPool {
  private:
   void run_jobs();
   void start_thread();
+  bool begin_waking();
 
   const std::size_t limit_;
   const std::string name_;
@@ -47,6 +48,7 @@ class PAWL_API ThreadPool {
   std::deque<Function<void()>> jobs_;
   std::vector<std::thread> threads_;
   std::size_t idle_ = 0;
+  bool is_waking_ = false;  // true exactly while one of the idle ones was woken and isn't up yet
   bool is_closing_ = false;
 };
 
