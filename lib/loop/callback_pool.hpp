@@ -92,6 +92,8 @@ class CallbackPool {
     return Ticket(slot);
   }
 
+  [[noreturn]] static void throw_empty_callback(Place place);
+
   /// Gives one reference up.
   void release(CallbackSlot* slot) {
     if (--slot->references == 0) recycle(slot);
@@ -173,7 +175,6 @@ class CallbackPool {
   }
   bool discard_pending();
   __attribute__((noinline, cold)) void grow();
-  [[noreturn]] static void throw_empty_callback(Place place);
 
   std::vector<std::unique_ptr<Chunk>> chunks_;
   CallbackSlot* free_ = nullptr;  // the first of the list

@@ -23,7 +23,7 @@ class CallbackRunner {
       : system_(system), pool_(pool), reporter_(reporter), is_debug_(is_debug), slow_(slow) {}
 
   /// Runs a pending callback for the only time. It is freed afterwards, and one of the references
-  /// given up.
+  /// given up. (A frame of its own would cost a fifth of a callback of `call_soon`.)
   __attribute__((always_inline)) void run_once(CallbackSlot* slot) {
     if (__builtin_expect(is_debug_, false)) return run_once_timed(slot);
     slot->status = CallbackStatus::running;

@@ -17,10 +17,10 @@ EventLoop::~EventLoop() {
 }
 
 Handle EventLoop::call_soon(Function<void()> callback, Place place) {
-  parts_->refuse_wrong_thread("call_soon");
-  CallbackSlot* slot = parts_->pool.take(CallbackKind::soon, std::move(callback), place);
-  parts_->ready.push(slot);
-  return CallbackPool::ticket<Handle>(slot);
+  if (!callback) CallbackPool::throw_empty_callback(place);
+  const Queued queued = queue_soon(place);
+  ::new (queued.callback) Function<void()>(std::move(callback));
+  return Handle(queued.ticket);
 }
 
 EventLoop::Queued EventLoop::queue_soon(Place place) {

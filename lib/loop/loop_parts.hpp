@@ -55,7 +55,7 @@ struct EventLoop::Parts final : IoHandler {
   CallbackSlot* add_soon(Place place) {
     CallbackSlot* slot = pool.take_unfilled(CallbackKind::soon, place);
     slot->references = 2;  // the queue's and a ticket's
-    ready.append(slot);
+    ready.push(slot);
     return slot;
   }
   TimerHandle add_timer(CallbackKind kind, TimePoint when, Duration interval,

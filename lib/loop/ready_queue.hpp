@@ -26,18 +26,14 @@ class ReadyQueue {
   /// True exactly when nothing in it is to be run.
   bool empty() const { return running_.size() + later_.size() == stale_; }
 
-  void push(CallbackSlot* slot) {
-    if (__builtin_expect(is_full(), false)) make_room();
-    append(slot);
-  }
-  /// As `push`, when there is room.
-  void append(CallbackSlot* slot) { *later_.end++ = slot; }
+  /// There must be room.
+  void push(CallbackSlot* slot) { *later_.end++ = slot; }
   /// True exactly when there is no room for one more.
   bool is_full() const { return later_.end == later_.limit; }
   __attribute__((noinline, cold)) void make_room() {
     if (!is_full()) return;
     if (stale_ > later_.size() / 2) sweep();
-    if (later_.size() > later_.capacity() / 2 || later_.capacity() == 0) grow();
+    if (later_.size() > later_.capacity() / 2) grow();
   }
 
   /// A callback in it is cancelled.
@@ -76,10 +72,16 @@ class ReadyQueue {
  private:
   /// Slots from `begin` to `end`, and room up to `limit`.
   struct Array {
-    CallbackSlot** begin = nullptr;
-    CallbackSlot** end = nullptr;
-    CallbackSlot** limit = nullptr;
+    explicit Array(std::size_t capacity)
+        : memory(new CallbackSlot*[capacity]),
+          begin(memory.get()),
+          end(begin),
+          limit(begin + capacity) {}
+
     std::unique_ptr<CallbackSlot*[]> memory;
+    CallbackSlot** begin;
+    CallbackSlot** end;
+    CallbackSlot** limit;
 
     std::size_t size() const { return static_cast<std::size_t>(end - begin); }
     std::size_t capacity() const { return static_cast<std::size_t>(limit - memory.get()); }
@@ -93,12 +95,9 @@ class ReadyQueue {
   }
 
   void grow() {
-    const std::size_t bigger_capacity = std::max<std::size_t>(64, 2 * later_.capacity());
-    std::unique_ptr<CallbackSlot*[]> bigger(new CallbackSlot*[bigger_capacity]);
-    later_.end = std::copy(later_.begin, later_.end, bigger.get());
-    later_.begin = bigger.get();
-    later_.limit = later_.begin + bigger_capacity;
-    later_.memory = std::move(bigger);
+    Array bigger(2 * later_.capacity());
+    bigger.end = std::copy(later_.begin, later_.end, bigger.begin);
+    later_ = std::move(bigger);
   }
 
   /// Of those that the batch counts on, some may go.
@@ -120,11 +119,11 @@ class ReadyQueue {
   }
 
   CallbackPool& pool_;
-  Array running_;
-  Array later_;
-  CallbackSlot** batch_end_ = nullptr;  // in running_: take() gives what is before it
-  std::size_t from_later_ = 0;          // and so many of later_ then
-  std::size_t stale_ = 0;               // cancelled ones in both
+  Array running_{64};
+  Array later_{64};
+  CallbackSlot** batch_end_ = running_.begin;  // in running_: take() gives what is before it
+  std::size_t from_later_ = 0;                 // and so many of later_ then
+  std::size_t stale_ = 0;                      // cancelled ones in both
 };
 
 }  // namespace pawl
