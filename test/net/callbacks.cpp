@@ -23,6 +23,7 @@
 #include "pawl/net/connection_state.hpp"
 #include "support/open_fds.hpp"
 #include "support/sockets.hpp"
+#include "support/thrown.hpp"
 #include "support/virtual_clock.hpp"
 
 using pawl::Connection;
@@ -74,10 +75,6 @@ ConnectionOptions options(bool is_half_open = false) {
   options.allow_half_open = is_half_open;
   return options;
 }
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
-};
 
 // ---- one connection under test, and its peer
 

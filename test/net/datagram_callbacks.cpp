@@ -7,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <set>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -18,6 +17,7 @@
 #include "pawl/core/observer.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/net/datagram_socket.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
 using pawl::Datagram;
@@ -44,10 +44,6 @@ struct Blocked {
   RawDatagrams peer;
   std::unique_ptr<DatagramSocket> socket;
   std::unique_ptr<DatagramRecorder> record;
-};
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
 };
 
 }  // namespace

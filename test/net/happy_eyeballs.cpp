@@ -99,8 +99,6 @@ struct Dial {
   Recorder record;
 };
 
-std::size_t open_count() { return open_fds().size(); }
-
 Endpoint at(const std::string& host) { return Endpoint::from_address(host, port); }
 
 /// A socket that listens at an abstract name, with the shortest backlog.
@@ -198,7 +196,7 @@ TEST_CASE("An address that doesn't answer within 250 ms has the next one tried b
     internet.lead(host, silent.listener.endpoint());
   }
   EventLoop loop(options_on(internet));
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   Dial dial(loop);
   spin_until(loop, [&] { return !internet.tried.empty(); });
   internet.advance(250ms - 1ns);
@@ -213,7 +211,7 @@ TEST_CASE("An address that doesn't answer within 250 ms has the next one tried b
   internet.advance(1ms);
   passes(loop);
   CHECK(internet.tried == Words{first, second, third});
-  CHECK(open_count() >= before + 3);  // all three are still running
+  CHECK(open_fd_count() >= before + 3);  // all three are still running
   internet.advance(10s);
   passes(loop);
   CHECK(internet.tried.size() == 3);
@@ -298,15 +296,15 @@ TEST_CASE("The first address that answers wins, and the sockets of the others ar
   EventLoop loop(options_on(internet));
   Dial dial(loop);
   spin_until(loop, [&] { return !internet.tried.empty(); });
-  const std::size_t with_one = open_count();
+  const std::size_t with_one = open_fd_count();
   internet.advance(250ms);
   spin_until(loop, [&] { return internet.tried.size() == 2; });
-  CHECK(open_count() == with_one + 1);
+  CHECK(open_fd_count() == with_one + 1);
   internet.advance(250ms);
   spin_until(loop, [&] { return !dial.record.order.empty(); });
   CHECK(dial.record.order == "connected");
   CHECK(dial.connection->peer_endpoint() == at(third));
-  CHECK(open_count() == with_one);
+  CHECK(open_fd_count() == with_one);
   CHECK(dial.connection->attempts().empty());
   internet.advance(1h);  // the timers of the dial are gone too
   passes(loop);
@@ -447,7 +445,7 @@ TEST_CASE("A dial may be destroyed at any moment, without a leak or a late callb
   internet.lead(third, listener.endpoint());
   EventLoop loop(options_on(internet));
   passes(loop);
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   auto dial = std::make_unique<Dial>(loop);
   Connection& connection = *dial->connection;
   int calls = 0;
@@ -480,7 +478,7 @@ TEST_CASE("A dial may be destroyed at any moment, without a leak or a late callb
   internet.advance(1h);
   spin_until(loop, [&] { return !loop.run_once(0ms); });
   CHECK(calls == 0);
-  CHECK(open_count() == before);
+  CHECK(open_fd_count() == before);
 }
 
 TEST_CASE("A dial may be destroyed by the callback that tells of its end") {

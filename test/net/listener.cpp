@@ -12,7 +12,6 @@
 #include <iterator>
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -21,6 +20,7 @@
 #include "net/stream.hpp"
 #include "net/systems.hpp"
 #include "pawl/net/listener_state.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
 using pawl::Connection;
@@ -66,10 +66,6 @@ std::string refusal(EventLoop& loop, const Endpoint& endpoint, ListenerOptions o
   }
   return "";
 }
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
-};
 
 }  // namespace
 

@@ -5,7 +5,6 @@
 #include <catch2/catch.hpp>
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -16,6 +15,7 @@
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/net/connection.hpp"
 #include "support/allocation_counter.hpp"
+#include "support/thrown.hpp"
 
 using pawl::Connection;
 using pawl::ConnectionState;
@@ -61,10 +61,6 @@ struct Reading {
 };
 
 using Messages = std::vector<std::string>;
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
-};
 
 }  // namespace
 

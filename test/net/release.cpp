@@ -36,8 +36,6 @@ using Released = pawl::Connection::Released;
 
 namespace {
 
-std::size_t open_count() { return open_fds().size(); }
-
 /// That `connection` is over because it was released, and has said so once.
 void check_released(EventLoop& loop, const Connection& connection, const Recorder& record) {
   run_until(loop, [&] { return record.closed > 0; });
@@ -76,7 +74,7 @@ TEST_CASE("A release while CONNECTING gives the unsent bytes and no socket") {
   RawListener listener;
   OneAnswer names({listener.endpoint()});
   EventLoop named_loop(options_on(names));
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   const auto connection = Connection::connect(named_loop, "example", listener.endpoint().port());
   Recorder record(*connection);
   SECTION("during the lookup") {}
@@ -89,7 +87,7 @@ TEST_CASE("A release while CONNECTING gives the unsent bytes and no socket") {
   CHECK(released.unsent == "one " + std::string(20'000, '2'));
   check_released(named_loop, *connection, record);
   CHECK(record.order == "closed");
-  CHECK(open_count() <= before + 1);  // the pool's
+  CHECK(open_fd_count() <= before + 1);  // the pool's
 }
 
 TEST_CASE("A release sends what it can, and gives the rest to the caller") {

@@ -10,7 +10,6 @@
 #include <chrono>
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -22,6 +21,7 @@
 #include "pawl/core/error.hpp"
 #include "support/descriptor_limit.hpp"
 #include "support/interrupter.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
 using pawl::Connection;
@@ -51,10 +51,6 @@ struct Client {
       : connection(Connection::connect(loop, endpoint)), record(*connection) {}
   std::unique_ptr<Connection> connection;
   Recorder record;
-};
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
 };
 
 }  // namespace

@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -30,6 +29,7 @@
 #include "support/open_fds.hpp"
 #include "support/sockets.hpp"
 #include "support/temporary_directory.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
 using pawl::CloseReason;
@@ -68,12 +68,6 @@ struct Client {
 
   std::unique_ptr<Connection> connection;
   Recorder record;
-};
-
-std::size_t open_count() { return open_fds().size(); }
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
 };
 
 }  // namespace
@@ -415,7 +409,7 @@ TEST_CASE("A server serves at a socket that listens already") {
 TEST_CASE("What isn't a listening socket is refused in clear words, and closed") {
   EventLoop loop;
   const bool is_server = GENERATE(true, false);
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   UniqueFd socket;
   int expected = EINVAL;
   SECTION("a connected socket") { socket = std::move(TcpPair().ours); }
@@ -434,7 +428,7 @@ TEST_CASE("What isn't a listening socket is refused in clear words, and closed")
     CHECK(error.code() == pawl::system_error_code(expected));
     CHECK_THAT(error.what(), Catch::Contains(name + ": is no listening socket"));
   }
-  CHECK(open_count() == before);
+  CHECK(open_fd_count() == before);
 }
 
 TEST_CASE("The sockets that a program was started with are taken once, with their names") {
@@ -500,9 +494,9 @@ TEST_CASE("A program that was started with no sockets, or others' ones, gets non
   }
   const ScopedVariable process("LISTEN_PID", pid);
   const ScopedVariable sockets("LISTEN_FDS", count);
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   CHECK(pawl::inherited_sockets().empty());
-  CHECK(open_count() == before);
+  CHECK(open_fd_count() == before);
   // What is for another process is left for it.
   CHECK((std::getenv("LISTEN_PID") != nullptr) == (stays && pid != nullptr));
 }

@@ -21,6 +21,7 @@
 #include "pawl/core/error.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "support/sockets.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
 using pawl::AcceptedSocket;
@@ -68,10 +69,6 @@ UniqueFd tcp_socket() {
 std::string abstract(const char* name) {
   return "unix:@pawl-sock-" + std::to_string(::getpid()) + name;
 }
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
-};
 
 }  // namespace
 

@@ -30,6 +30,7 @@
 #include "support/open_fds.hpp"
 #include "support/sockets.hpp"
 #include "support/temporary_directory.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
 using pawl::CloseReason;
@@ -119,12 +120,6 @@ Fds one_fd() {
   fds.push_back(std::move(Pipe().reader));
   return fds;
 }
-
-std::size_t open_count() { return open_fds().size(); }
-
-struct Thrown : std::runtime_error {
-  Thrown() : std::runtime_error("thrown by a callback") {}
-};
 
 }  // namespace
 
@@ -327,11 +322,11 @@ TEST_CASE("What can't be sent with descriptors is the caller's mistake, and noth
   EventLoop loop;
   UnixLink link(loop);
   const TemporaryDirectory directory;
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   CHECK_THROWS_AS(link.sender->write_fds("x", numbered_files(directory, 254)), std::logic_error);
   CHECK_THROWS_AS(link.sender->write_fds("", one_fd()), std::logic_error);
   CHECK_THROWS_AS(link.sender->write_fds("x", Fds()), std::logic_error);
-  CHECK(open_count() == before);
+  CHECK(open_fd_count() == before);
   CHECK(link.sender->state() == ConnectionState::receiving);
   link.sender->write("fine");
   run_until(loop, [&] { return link.order == "fine"; });
@@ -339,12 +334,12 @@ TEST_CASE("What can't be sent with descriptors is the caller's mistake, and noth
 
 TEST_CASE("Descriptors over anything but a Unix socket are the caller's mistake") {
   EventLoop loop;
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   Link link(loop);
   CHECK_THROWS_AS(link.connection->write_fds("x", one_fd()), std::logic_error);
   const auto dial = Connection::connect(loop, refusing_endpoint());
   CHECK_THROWS_AS(dial->write_fds("x", one_fd()), std::logic_error);
-  CHECK(open_count() <= before + 4);
+  CHECK(open_fd_count() <= before + 4);
 }
 
 TEST_CASE("Descriptors that were written while CONNECTING go when it is connected") {
@@ -424,36 +419,36 @@ TEST_CASE("A message that is bigger than the socket's buffer takes its descripto
 
 TEST_CASE("Descriptors that were sent are closed here, those that weren't too") {
   EventLoop loop;
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   UnixLink link(loop);
-  const std::size_t with_link = open_count();
+  const std::size_t with_link = open_fd_count();
   SECTION("when they have gone") {
     link.sender->write_fds("x", one_fd());
     run_until(loop, [&] { return link.fds.size() == 1; });
     link.fds.clear();
-    CHECK(open_count() == with_link);
+    CHECK(open_fd_count() == with_link);
   }
   SECTION("when the connection is destroyed first") {
     link.sender->write_fds("x", one_fd());
-    CHECK(open_count() == with_link + 1);
+    CHECK(open_fd_count() == with_link + 1);
     link.sender.reset();
-    CHECK(open_count() == with_link - 1);
+    CHECK(open_fd_count() == with_link - 1);
   }
   SECTION("when it is aborted first") {
     link.sender->write_fds("x", one_fd());
     link.sender->abort();
-    CHECK(open_count() == with_link - 1);
+    CHECK(open_fd_count() == with_link - 1);
     CHECK(link.sender->buffered() == 1);
   }
   SECTION("when it has been closed before") {
     link.sender->close();
     link.sender->write_fds("x", one_fd());
-    CHECK(open_count() == with_link);
+    CHECK(open_fd_count() == with_link);
   }
   SECTION("when it is over") {
     link.sender->abort();
     link.sender->write_fds("x", one_fd());
-    CHECK(open_count() == with_link - 1);
+    CHECK(open_fd_count() == with_link - 1);
   }
   SECTION("when they are too much") {
     ConnectionOptions options;
@@ -463,39 +458,39 @@ TEST_CASE("Descriptors that were sent are closed here, those that weren't too") 
     limited->write_fds("more than ten bytes", one_fd());
     CHECK(limited->error() == Errc::write_limit);
     pair.theirs.reset();
-    CHECK(open_count() == with_link);
+    CHECK(open_fd_count() == with_link);
   }
   link.sender.reset();
   link.receiver.reset();
-  CHECK(open_count() == before);
+  CHECK(open_fd_count() == before);
 }
 
 TEST_CASE("A connection that wants no descriptors gets the bytes, and the descriptors are closed") {
   EventLoop loop;
   UnixLink link(loop);
   link.receiver->on_fds({});
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   link.sender->write_fds("bytes", one_fd());
   run_until(loop, [&] { return link.order == "bytes"; });
-  CHECK(open_count() == before);
+  CHECK(open_fd_count() == before);
 }
 
 TEST_CASE("A connection that is closing drops the descriptors that still come") {
   EventLoop loop;
   UnixLink link(loop);
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   link.receiver->close();
   link.sender->on_eof([](Connection& self) { self.write_fds("bytes", one_fd()); });
   run_until(loop, [&] { return link.record.closed == 1; });
   CHECK(link.order == "");
   CHECK(link.fds.empty());
-  CHECK(open_count() == before - 2 + (link.sender->state() == ConnectionState::done ? 0 : 1));
+  CHECK(open_fd_count() == before - 2 + (link.sender->state() == ConnectionState::done ? 0 : 1));
 }
 
 TEST_CASE("Descriptors don't leak from a receiver that ends in its own on_fds") {
   EventLoop loop;
   UnixLink link(loop);
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   int calls = 0;
   std::size_t expected = before - 1;
   bool has_thrown = false;
@@ -547,7 +542,7 @@ TEST_CASE("Descriptors don't leak from a receiver that ends in its own on_fds") 
     run_until(loop, [&] { return link.sender->state() == ConnectionState::done; });
     --expected;
   }
-  CHECK(open_count() == expected);
+  CHECK(open_fd_count() == expected);
 }
 
 TEST_CASE("A receiver that pauses or is released in on_fds keeps the bytes that came along") {
@@ -584,7 +579,7 @@ TEST_CASE("Descriptors for which there is no room end the connection, and none l
   EventLoop loop;
   UnixLink link(loop);
   const TemporaryDirectory directory;
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   link.receiver->pause_reading();
   link.sender->write_fds("bytes", numbered_files(directory, 5));
   run_until(loop, [&] { return link.sender->buffered() == 0; });
@@ -600,7 +595,7 @@ TEST_CASE("Descriptors for which there is no room end the connection, and none l
   CHECK(link.receiver->close_reason() == CloseReason::failed);
   CHECK_THAT(link.receiver->describe(), Catch::Contains("receive descriptors in RECEIVING"));
   run_until(loop, [&] { return link.sender->state() == ConnectionState::done; });
-  CHECK(open_count() == before - 2);
+  CHECK(open_fd_count() == before - 2);
 }
 
 TEST_CASE("A listening socket can be handed over to another connection's owner") {

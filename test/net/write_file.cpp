@@ -54,8 +54,6 @@ class File {
   std::string path_;
 };
 
-std::size_t open_count() { return open_fds().size(); }
-
 }  // namespace
 
 TEST_CASE("A range of a file goes in order with what is written before and behind it") {
@@ -282,12 +280,12 @@ TEST_CASE("A file is closed when it has gone, and when it can't go any more") {
   EventLoop loop;
   const File file("0123456789");
   auto link = std::make_unique<Link>(loop);
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   Connection& connection = *link->connection;
   std::size_t expected = before;
   SECTION("gone") {
     connection.write_file(file.open(), 0, 10);
-    CHECK(open_count() == before + 1);
+    CHECK(open_fd_count() == before + 1);
     run_until(loop, [&] { return link->record.drained == 1; });
   }
   SECTION("of no length") { connection.write_file(file.open(), 0, 0); }
@@ -318,7 +316,7 @@ TEST_CASE("A file is closed when it has gone, and when it can't go any more") {
     run_until(loop, [&] { return dial->state() == ConnectionState::done; });
     CHECK(dial->buffered() == 10);
   }
-  CHECK(open_count() == expected);
+  CHECK(open_fd_count() == expected);
 }
 
 TEST_CASE("Many files go in order, and each is closed when it has gone") {
@@ -327,7 +325,7 @@ TEST_CASE("Many files go in order, and each is closed when it has gone") {
   const std::string bytes = noise(100'000);
   const File file(bytes);
   std::string expected;
-  const std::size_t before = open_count();
+  const std::size_t before = open_fd_count();
   for (std::uint64_t i = 0; i < 300; ++i) {
     const std::uint64_t offset = i * 97;
     const std::uint64_t length = i * 13;
@@ -340,7 +338,7 @@ TEST_CASE("Many files go in order, and each is closed when it has gone") {
   run_until(loop, [&] { return link.peer.received_bytes() >= expected.size(); });
   CHECK(difference(link.peer.received(), expected) == "");
   run_until(loop, [&] { return link.record.drained > 0; });
-  CHECK(open_count() == before);
+  CHECK(open_fd_count() == before);
 }
 
 TEST_CASE("A file behind a close or a shutdown request is finished before the end is told") {

@@ -98,10 +98,9 @@ class GatherState : public FutureState<Result> {
   std::size_t left_ = 0;  // children that are waited for; each has a reference
 };
 
-/// The children of a gather, which gives their values.
+/// The children of a gather, all of one type.
 template <typename Value>
-struct GatheredValues {
-  static constexpr bool fails_early = true;
+struct GatheredFutures {
   std::vector<Future<Value>> futures;
 
   template <typename Visit>
@@ -114,6 +113,14 @@ struct GatheredValues {
     }
     return true;
   }
+  void clear() noexcept { const std::vector<Future<Value>> gone = std::move(futures); }
+};
+
+/// Those of a gather that gives their values.
+template <typename Value>
+struct GatheredValues : GatheredFutures<Value> {
+  using GatheredFutures<Value>::futures;
+  static constexpr bool fails_early = true;
   auto take() {
     if constexpr (std::is_void_v<Value>) {
       for (const auto& future : futures) future.core().look();
@@ -127,25 +134,13 @@ struct GatheredValues {
       return values;
     }
   }
-  void clear() noexcept { const std::vector<Future<Value>> gone = std::move(futures); }
 };
 
 /// The same with `return_exceptions`.
 template <typename Value>
-struct GatheredOutcomes {
+struct GatheredOutcomes : GatheredFutures<Value> {
+  using GatheredFutures<Value>::futures;
   static constexpr bool fails_early = false;
-  std::vector<Future<Value>> futures;
-
-  template <typename Visit>
-  void for_each(Visit visit) const {
-    for (const auto& future : futures) visit(future.core());
-  }
-  bool all_fulfilled() const {
-    for (const auto& future : futures) {
-      if (future.core().status() != FutureStatus::fulfilled) return false;
-    }
-    return true;
-  }
   std::vector<Outcome<Value>> take() {
     std::vector<Outcome<Value>> outcomes;
     outcomes.reserve(futures.size());
@@ -158,7 +153,6 @@ struct GatheredOutcomes {
     }
     return outcomes;
   }
-  void clear() noexcept { const std::vector<Future<Value>> gone = std::move(futures); }
 };
 
 /// The children of a gather of different types.
@@ -204,7 +198,7 @@ Future<Result> start_gather(EventLoop& loop, Children children, Place place) {
 template <typename Value>
 auto gather(EventLoop& loop, std::vector<Future<Value>> futures, Place place = Place::here()) {
   using Result = decltype(std::declval<GatheredValues<Value>&>().take());
-  return start_gather<Result>(loop, GatheredValues<Value>{std::move(futures)}, place);
+  return start_gather<Result>(loop, GatheredValues<Value>{{std::move(futures)}}, place);
 }
 
 /// The same, but failures are among the results: `std::vector<Outcome<Value>>`.
@@ -212,7 +206,7 @@ template <typename Value>
 Future<std::vector<Outcome<Value>>> gather(EventLoop& loop, std::vector<Future<Value>> futures,
                                            ReturnExceptions, Place place = Place::here()) {
   return start_gather<std::vector<Outcome<Value>>>(
-      loop, GatheredOutcomes<Value>{std::move(futures)}, place);
+      loop, GatheredOutcomes<Value>{{std::move(futures)}}, place);
 }
 
 /// The same for futures of different types: a `std::tuple`, with `Nothing` for `void`.
