@@ -27,24 +27,59 @@ struct CallbackLink {
   CallbackLink* previous = nullptr;
 };
 
-/// One callback that a loop is going to run, at an address that stays.
-///
-/// Cancelling a timer touches its first 40 bytes and its neighbours' links, when the captures are
-/// trivial: memory, not instructions, is what it costs.
-struct CallbackSlot : CallbackLink, CallbackTicket {
-  CallbackKind kind = CallbackKind::soon;
-  std::uint16_t index_in_chunk = 0;
+/// What a slot has for the run of its callback, and to tell where it comes from.
+struct CallbackBody {
   Function<void()> callback;
   const char* file = "";
   Duration interval{};  // of a repeating timer
   int line = 0;
+};
 
-  Place place() const { return Place{file, line}; }
+/// One callback that a loop is going to run, at an address that stays.
+///
+/// What a timer costs among many is memory, not instructions. So all that it takes to cancel one
+/// lies in half of a cache line, its neighbours' links likewise; the rest is in its body.
+struct alignas(32) CallbackSlot : CallbackLink, CallbackTicket {
+  CallbackKind kind = CallbackKind::soon;
+  bool dies_as_nothing = true;  // true exactly when its callback has no captures to destroy
+  std::uint8_t index_in_chunk = 0;
+
+  inline CallbackBody& body();
+  inline const CallbackBody& body() const;
+  Function<void()>& callback() { return body().callback; }
+  Place place() const { return Place{body().file, body().line}; }
   bool is_timer() const {
     return kind == CallbackKind::timer || kind == CallbackKind::repeating_timer;
   }
+
+  /// Destroys the callback. One that dies as nothing is left where it is: its memory may be far.
+  void destroy_callback() {
+    if (__builtin_expect(!dies_as_nothing, false)) reset_callback();
+  }
+  __attribute__((noinline, cold)) void reset_callback();
 };
-static_assert(sizeof(CallbackSlot) == 112, "a pending timer is promised to cost 128 bytes");
+
+/// Eight slots in four cache lines, and their bodies in the ten behind them. Apart they'd be two
+/// streams through memory, and adding a million timers would wait for one of them.
+struct alignas(64) CallbackGroup {
+  static constexpr std::size_t size = 8;
+
+  CallbackSlot slots[size];  // first, so that a slot finds its group
+  CallbackBody bodies[size];
+
+  static CallbackGroup* of(CallbackSlot* slot) {
+    return reinterpret_cast<CallbackGroup*>(slot - slot->index_in_chunk % size);
+  }
+};
+static_assert(sizeof(CallbackSlot) == 32, "it is meant to lie in half of a cache line");
+static_assert(sizeof(CallbackGroup) == 112 * CallbackGroup::size,
+              "a pending timer is promised to cost 128 bytes");
+
+CallbackBody& CallbackSlot::body() {
+  return CallbackGroup::of(this)->bodies[index_in_chunk % CallbackGroup::size];
+}
+
+const CallbackBody& CallbackSlot::body() const { return const_cast<CallbackSlot*>(this)->body(); }
 
 /// The slots of one loop: made in chunks, reused at once, kept until the last ticket is gone.
 ///
@@ -61,10 +96,13 @@ class CallbackPool {
   void close();
 
   /// A pending slot with one reference, the loop's. Throws `std::logic_error` on an empty callback.
-  CallbackSlot* take(CallbackKind kind, Function<void()>&& callback, Place place) {
+  /// Always inline: saving its arguments for a call would cost a tenth of what it does.
+  __attribute__((always_inline)) CallbackSlot* take(CallbackKind kind, Function<void()>&& callback,
+                                                    Place place) {
     if (__builtin_expect(!callback, false)) throw_empty_callback(place);
-    CallbackSlot* slot = take_unfilled(kind, place);
-    ::new (&slot->callback) Function<void()>(std::move(callback));  // that of a free one is empty
+    CallbackSlot* slot = take_unfilled(kind, place, callback.dies_as_nothing());
+    // That of a free slot is empty or dies as nothing, so there is nothing to destroy.
+    ::new (&slot->body().callback) Function<void()>(std::move(callback));
     return slot;
   }
 
@@ -75,14 +113,17 @@ class CallbackPool {
   /// True exactly when taking a slot takes an allocation.
   bool is_exhausted() const { return free_ == nullptr; }
 
-  /// As `take`, but for the callback.
-  CallbackSlot* take_unfilled(CallbackKind kind, Place place) {
+  /// As `take`, but for the callback, of which it needs to know how it dies.
+  CallbackSlot* take_unfilled(CallbackKind kind, Place place, bool dies_as_nothing) {
     CallbackSlot* slot = take_free();
+    CallbackBody& body = slot->body();
+    slot->dies_as_nothing = dies_as_nothing;
+    slot->next = nullptr;
     slot->references = 1;
     slot->status = CallbackStatus::pending;
     slot->kind = kind;
-    slot->file = place.file;
-    slot->line = place.line;
+    body.file = place.file;
+    body.line = place.line;
     return slot;
   }
 
@@ -108,7 +149,7 @@ class CallbackPool {
   /// The loop goes before the callback could run: destroys it and gives the loop's reference up.
   void abandon(CallbackSlot* slot) {
     if (slot->status == CallbackStatus::pending) slot->status = CallbackStatus::done;
-    slot->callback.reset();
+    slot->destroy_callback();
     release(slot);
   }
 
@@ -140,7 +181,8 @@ class CallbackPool {
   template <typename Visit>
   void for_each_pending(Visit visit) const {
     for (const auto& chunk : chunks_) {
-      for (CallbackSlot& slot : chunk->slots) {
+      for (std::size_t i = 0; i < slots_in_chunk; ++i) {
+        CallbackSlot& slot = chunk->slot(i);
         if (slot.status == CallbackStatus::pending) visit(slot);
       }
     }
@@ -148,14 +190,18 @@ class CallbackPool {
 
  private:
   struct Chunk {
-    CallbackSlot slots[slots_in_chunk];  // first, so that a slot finds its chunk
+    CallbackGroup groups[slots_in_chunk / CallbackGroup::size];  // first: a slot finds its chunk
     CallbackPool* pool = nullptr;
+
+    CallbackSlot& slot(std::size_t i) {
+      return groups[i / CallbackGroup::size].slots[i % CallbackGroup::size];
+    }
   };
 
   ~CallbackPool() = default;
-  static CallbackPool& pool_of(const CallbackSlot* slot) {
-    const CallbackSlot* first = slot - slot->index_in_chunk;
-    return *reinterpret_cast<const Chunk*>(first)->pool;
+  static CallbackPool& pool_of(CallbackSlot* slot) {
+    CallbackGroup* first = CallbackGroup::of(slot) - slot->index_in_chunk / CallbackGroup::size;
+    return *reinterpret_cast<Chunk*>(first)->pool;
   }
   CallbackSlot* take_free() {
     if (__builtin_expect(free_ == nullptr, false)) grow();
@@ -168,13 +214,12 @@ class CallbackPool {
     slot->status = CallbackStatus::free;
     slot->next = free_;
     free_ = slot;
-    if (__builtin_expect(is_closed_, false)) count_down();
+    if (__builtin_expect(is_closed_, false)) forget_used();
   }
-  __attribute__((noinline, cold)) void count_down() {
-    if (--used_ == 0) delete this;
-  }
+  static void cancel_elsewhere(CallbackSlot* slot);
   bool discard_pending();
   __attribute__((noinline, cold)) void grow();
+  __attribute__((noinline, cold)) void forget_used();
 
   std::vector<std::unique_ptr<Chunk>> chunks_;
   CallbackSlot* free_ = nullptr;  // the first of the list

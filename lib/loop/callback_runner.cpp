@@ -35,7 +35,7 @@ void CallbackRunner::end_once_after_exception(CallbackSlot* slot) {
 }
 
 void CallbackRunner::call_timed(CallbackSlot* slot) {
-  guard_timed([slot] { slot->callback(); }, [slot] { return describe(*slot); });
+  guard_timed([slot] { slot->callback()(); }, [slot] { return describe(*slot); });
 }
 
 void CallbackRunner::handle_exception() {

@@ -28,7 +28,7 @@ class CallbackRunner {
     if (__builtin_expect(is_debug_, false)) return run_once_timed(slot);
     slot->status = CallbackStatus::running;
     try {
-      slot->callback();
+      slot->callback()();
     } catch (...) {
       return end_once_after_exception(slot);
     }
@@ -73,14 +73,14 @@ class CallbackRunner {
       if (goes_on) {
         slot->status = CallbackStatus::pending;
       } else {
-        slot->callback.reset();
+        slot->callback().reset();
       }
     }
   };
 
   void end_once(CallbackSlot* slot) {
     slot->status = CallbackStatus::done;
-    slot->callback.reset();
+    slot->destroy_callback();
     pool_.release(slot);
   }
   void run_once_timed(CallbackSlot* slot);
@@ -104,7 +104,7 @@ class CallbackRunner {
   void call(CallbackSlot* slot) {
     if (is_debug_) return call_timed(slot);
     try {
-      slot->callback();
+      slot->callback()();
     } catch (...) {
       handle_exception();
     }

@@ -18,26 +18,26 @@ EventLoop::~EventLoop() {
 
 Handle EventLoop::call_soon(Function<void()> callback, Place place) {
   if (!callback) CallbackPool::throw_empty_callback(place);
-  const Queued queued = queue_soon(place);
+  const Queued queued = queue_soon(place, callback.dies_as_nothing());
   ::new (queued.callback) Function<void()>(std::move(callback));
   return Handle(queued.ticket);
 }
 
-EventLoop::Queued EventLoop::queue_soon(Place place) {
+EventLoop::Queued EventLoop::queue_soon(Place place, bool dies_as_nothing) {
   Parts& parts = *parts_;
   const bool is_easy = !parts.is_debug && !parts.pool.is_exhausted() && !parts.ready.is_full();
-  if (__builtin_expect(!is_easy, false)) return queue_soon_with_care(place);
-  CallbackSlot* slot = parts.add_soon(place);
-  return Queued{&slot->callback, slot};
+  if (__builtin_expect(!is_easy, false)) return queue_soon_with_care(place, dies_as_nothing);
+  CallbackSlot* slot = parts.add_soon(place, dies_as_nothing);
+  return Queued{&slot->callback(), slot};
 }
 
 // Apart, so that the easy way needs no frame.
-EventLoop::Queued EventLoop::queue_soon_with_care(Place place) {
+EventLoop::Queued EventLoop::queue_soon_with_care(Place place, bool dies_as_nothing) {
   parts_->refuse_wrong_thread("call_soon");
   parts_->pool.make_room();
   parts_->ready.make_room();
-  CallbackSlot* slot = parts_->add_soon(place);
-  return Queued{&slot->callback, slot};
+  CallbackSlot* slot = parts_->add_soon(place, dies_as_nothing);
+  return Queued{&slot->callback(), slot};
 }
 
 TimerHandle EventLoop::call_later(Duration delay, Function<void()> callback, Place place) {

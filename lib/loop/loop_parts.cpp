@@ -186,8 +186,9 @@ void EventLoop::Parts::rearm(CallbackSlot* slot) {
   if (slot->status == CallbackStatus::cancelled) return pool.release(slot);
   const TimePoint now = system.now();
   const Duration late = now - slot->when;
-  const auto missed = late > Duration::zero() ? late / slot->interval : 0;
-  slot->when = add_saturated(slot->when, slot->interval * (missed + 1));
+  const Duration interval = slot->body().interval;
+  const auto missed = late > Duration::zero() ? late / interval : 0;
+  slot->when = add_saturated(slot->when, interval * (missed + 1));
   timers.add(slot);
 }
 

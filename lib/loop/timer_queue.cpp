@@ -80,7 +80,6 @@ void TimerQueue::take_as_due(Bucket& bucket, std::size_t level) {
     is_sorted = is_sorted && (due_.size() == before || due_.back().deadline <= due.deadline);
     due_.push_back(due);
     unlink(slot);
-    slot->next = nullptr;
     ++live_due_;
   }
   if (!is_sorted) sort_due(before, level);
@@ -120,10 +119,13 @@ void TimerQueue::deal_out(Bucket& bucket) {
 CallbackSlot* TimerQueue::pop_due() {
   constexpr std::size_t ahead = 8;
   while (next_due_ < due_.size()) {
-    if (next_due_ + ahead < due_.size()) {
-      const auto* slot = reinterpret_cast<const char*>(due_[next_due_ + ahead].slot);
-      __builtin_prefetch(slot, 1);
-      __builtin_prefetch(slot + 64, 1);
+    if (next_due_ + 2 * ahead < due_.size()) {
+      __builtin_prefetch(due_[next_due_ + 2 * ahead].slot, 1);
+      const CallbackSlot& nearer =
+          *due_[next_due_ + ahead].slot;  // its own turn to be there by now
+      const auto* body = reinterpret_cast<const char*>(&nearer.body());
+      __builtin_prefetch(body, 1);
+      __builtin_prefetch(body + 64, 1);
     }
     CallbackSlot* slot = due_[next_due_++].slot;
     if (slot->status == CallbackStatus::pending) {

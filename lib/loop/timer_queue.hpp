@@ -48,13 +48,15 @@ class TimerQueue {
     if (__builtin_expect(last == &bucket, false)) mark_used(level, digit);
   }
 
-  /// Takes a pending timer out of its bucket. False when it is in none, because `collect` found it.
+  /// Takes a timer out of its bucket. False when it is in none: `collect` found it, it has had its
+  /// run, or it is no timer at all; the `next` of a slot in use is null outside of buckets.
   static bool unlink(CallbackSlot* slot) {
     CallbackLink* next = slot->next;
     if (next == nullptr) return false;
     CallbackLink* previous = slot->previous;
     next->previous = previous;
     previous->next = next;
+    slot->next = nullptr;
     if (__builtin_expect(next == previous, false)) mark_empty(*static_cast<Bucket*>(next));
     return true;
   }

@@ -136,6 +136,25 @@ TEST_CASE("A Function is true exactly when there is something to call") {
   CHECK_FALSE(other);
 }
 
+TEST_CASE("A Function knows whether destroying it does nothing") {
+  struct Plain {
+    std::uint64_t words[6];
+    void operator()() {}
+  };
+  struct Big {
+    std::uint64_t words[7];
+    void operator()() {}
+  };
+  CHECK(Function<void()>().dies_as_nothing());
+  CHECK(Function<void()>([] {}).dies_as_nothing());
+  CHECK(Function<void()>(Plain{}).dies_as_nothing());
+  CHECK_FALSE(Function<void()>(Big{}).dies_as_nothing());  // it lies on the heap
+  Function<void()> owner([shared = std::make_shared<int>(1)] {});
+  CHECK_FALSE(owner.dies_as_nothing());
+  owner.reset();
+  CHECK(owner.dies_as_nothing());
+}
+
 TEST_CASE("What a Function holds is destroyed exactly once") {
   int alive = 0;
   std::array<char, 64> ballast{};

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <memory>
@@ -53,6 +54,49 @@ TEST_CASE("A callback that is cancelled never runs and is freed at once") {
   CHECK(handle.cancelled());
   loop.run();
   CHECK(probe.runs == 0);
+}
+
+TEST_CASE("Callbacks with captures to destroy and without share their slots") {
+  VirtualClock clock;
+  EventLoop loop(options_on(clock));
+  std::mt19937 random(1);
+  const auto shared = std::make_shared<int>(0);
+  std::vector<pawl::Handle> handles(1000);  // of more than one chunk of slots
+  std::vector<bool> owns(handles.size());
+  int mistakes = 0;
+  const auto add = [&](std::size_t i) {
+    const auto number = random() % 6;
+    const auto delay = Duration(random() % 1000);
+    owns[i] = number % 2 == 0;
+    auto& handle = handles[i];
+    const auto fire = [&mistakes, &handle] { mistakes += handle.cancelled() ? 1 : 0; };
+    const auto fire_and_forget = [&owns, i, fire, shared] {
+      owns[i] = false;
+      fire();
+    };
+    if (number == 0) handle = loop.call_later(delay, fire_and_forget);
+    if (number == 1) handle = loop.call_later(delay, fire);
+    if (number == 2) handle = loop.call_every(delay + 1ns, [shared] {});
+    if (number == 3) handle = loop.call_every(delay + 1ns, fire);
+    if (number == 4) handle = loop.call_soon(fire_and_forget);
+    if (number == 5) handle = loop.call_soon(fire);
+  };
+  for (int round = 0; round < 200; ++round) {
+    for (int i = 0; i < 100; ++i) {
+      const std::size_t index = random() % handles.size();
+      handles[index].cancel();
+      owns[index] = false;
+      if (i % 4 != 0) add(index);
+    }
+    CHECK(shared.use_count() == 1 + std::count(owns.begin(), owns.end(), true));
+    clock.advance(Duration(random() % 100));
+    loop.run_once(Duration::zero());
+    CHECK(shared.use_count() == 1 + std::count(owns.begin(), owns.end(), true));
+  }
+  CHECK(mistakes == 0);
+  for (pawl::Handle& handle : handles) handle.cancel();
+  CHECK(shared.use_count() == 1);
+  CHECK_FALSE(loop.run_once(Duration::zero()));
 }
 
 TEST_CASE("Cancelling what has run does nothing") {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the loop takes from the heap: nothing in the steady state, and never without bound.
+#include <algorithm>
 #include <array>
 #include <catch2/catch.hpp>
 #include <chrono>
@@ -71,6 +72,28 @@ TEST_CASE("A million timers added and cancelled between two passes leave memory 
     timer.cancel();
   }
   CHECK(held.count() < 256 * 1024);
+}
+
+TEST_CASE("Timers cancelled in any order leave their memory to the next ones") {
+  EventLoop loop;
+  std::mt19937_64 random(1);
+  std::vector<TimerHandle> timers(100'000);
+  const auto add_and_cancel_all = [&] {
+    for (TimerHandle& timer : timers) {
+      const Duration delay(static_cast<std::int64_t>(random() % 3'600'000'000'000));
+      timer = loop.call_later(1min + delay, [] {});
+    }
+    std::shuffle(timers.begin(), timers.end(), random);
+    for (TimerHandle& timer : timers) timer.cancel();
+  };
+  add_and_cancel_all();
+  const HeldBytes held;
+  for (int round = 0; round < 5; ++round) {
+    add_and_cancel_all();
+    CHECK_FALSE(loop.next_deadline());
+    CHECK_FALSE(loop.run_once(Duration::zero()));
+  }
+  CHECK(held.count() < 64 * 1024);
 }
 
 TEST_CASE("A million callbacks of call_soon that are added and cancelled leave memory as it was") {

@@ -79,6 +79,11 @@ class Function<Result(Arguments...)> {
   /// True exactly when there is something to call.
   explicit operator bool() const noexcept { return operations_ != nullptr; }
 
+  /// True exactly when it is empty or has trivial captures: destroying it then does nothing.
+  bool dies_as_nothing() const noexcept {
+    return operations_ == nullptr || operations_->destroy == nullptr;
+  }
+
   /// Destroys what is inside, now. It may assign to this `Function` while it dies.
   void reset() noexcept {
     if (dies_as_nothing()) {
@@ -171,11 +176,6 @@ class Function<Result(Arguments...)> {
       std::memcpy(buffer_ + i, &word, sizeof word);
     }
 #pragma GCC diagnostic pop
-  }
-
-  /// True exactly when it is empty or has trivial captures.
-  bool dies_as_nothing() const noexcept {
-    return operations_ == nullptr || operations_->destroy == nullptr;
   }
 
   void destroy() noexcept {

@@ -182,8 +182,8 @@ class PAWL_API EventLoop {
     void* callback;
     CallbackTicket* ticket;
   };
-  Queued queue_soon(Place place);
-  Queued queue_soon_with_care(Place place);
+  Queued queue_soon(Place place, bool dies_as_nothing);
+  Queued queue_soon_with_care(Place place, bool dies_as_nothing);
   Job start_job(ThreadPool& pool, Function<void()> work, Function<void()> done, Place place);
 
   std::unique_ptr<Parts> parts_;
@@ -191,7 +191,7 @@ class PAWL_API EventLoop {
 
 template <typename Callable, typename>
 Handle EventLoop::call_soon(Callable&& callback, Place place) {
-  const Queued queued = queue_soon(place);
+  const Queued queued = queue_soon(place, std::is_trivially_destructible_v<std::decay_t<Callable>>);
   ::new (queued.callback) Function<void()>(std::forward<Callable>(callback));
   return Handle(queued.ticket);
 }
