@@ -53,10 +53,11 @@ void TimerQueue::collect(TimePoint now, std::size_t budget) {
     }
     const std::size_t level = index / buckets_in_level;
     const std::uint64_t last = start + ((std::uint64_t{1} << (level * digit_bits)) - 1);
-    time_ = std::max(time_, start);
     if (last <= until) {
       take_as_due(buckets_[index], level);
+      time_ = std::max(time_, start);
     } else {
+      time_ = std::max(time_, start);
       deal_out(buckets_[index]);
     }
   }
@@ -73,16 +74,34 @@ void TimerQueue::mark_empty(Bucket& bucket) {
 
 void TimerQueue::take_as_due(Bucket& bucket, std::size_t level) {
   const std::size_t before = due_.size();
-  bool is_sorted = true;
-  while (bucket.next != &bucket) {
-    auto* slot = static_cast<CallbackSlot*>(bucket.next);
-    const Due due{ticks(slot->when), slot};
-    is_sorted = is_sorted && (due_.size() == before || due_.back().deadline <= due.deadline);
-    due_.push_back(due);
-    unlink(slot);
-    ++live_due_;
+  try {
+    append_to_due(bucket);
+  } catch (...) {  // out of memory: all are still in the bucket
+    from_back_.clear();
+    due_.erase(due_.begin() + static_cast<std::ptrdiff_t>(before), due_.end());
+    throw;
   }
-  if (!is_sorted) sort_due(before, level);
+  bucket.next = bucket.previous = &bucket;
+  mark_empty(bucket);
+  for (std::size_t i = before; i < due_.size(); ++i) due_[i].slot->next = nullptr;
+  live_due_ += due_.size() - before;
+  const auto begin = due_.begin() + static_cast<std::ptrdiff_t>(before);
+  if (!std::is_sorted(begin, due_.end(), is_earlier)) sort_due(before, level);
+}
+
+void TimerQueue::append_to_due(const Bucket& bucket) {
+  // From both ends: a link may be as far as memory is, and so two are on their way at a time.
+  CallbackLink* front = bucket.next;
+  CallbackLink* back = bucket.previous;
+  for (;; front = front->next, back = back->previous) {
+    due_.push_back(due_of(front));
+    if (front == back) break;
+    from_back_.push_back(due_of(back));
+    if (front->next == back) break;
+  }
+  due_.insert(due_.end(), from_back_.rbegin(), from_back_.rend());
+  from_back_.clear();
+  if (from_back_.capacity() > kept_due) from_back_ = {};
 }
 
 void TimerQueue::sort_due(std::size_t from, std::size_t level) {
@@ -92,8 +111,7 @@ void TimerQueue::sort_due(std::size_t from, std::size_t level) {
   // In the lowest level, beside what is due now, lies what was late when it was added.
   if (count >= few_due && level > 0) sorted.reset(new (std::nothrow) Due[count]);
   if (sorted == nullptr) {
-    std::stable_sort(begin, due_.end(),
-                     [](const Due& a, const Due& b) { return a.deadline < b.deadline; });
+    std::stable_sort(begin, due_.end(), is_earlier);
     return;
   }
   // In the digits of its level and above a bucket's deadlines are equal: a radix sort by the bytes
@@ -121,9 +139,8 @@ CallbackSlot* TimerQueue::pop_due() {
   while (next_due_ < due_.size()) {
     if (next_due_ + 2 * ahead < due_.size()) {
       __builtin_prefetch(due_[next_due_ + 2 * ahead].slot, 1);
-      const CallbackSlot& nearer =
-          *due_[next_due_ + ahead].slot;  // its own turn to be there by now
-      const auto* body = reinterpret_cast<const char*>(&nearer.body());
+      const CallbackSlot& near = *due_[next_due_ + ahead].slot;  // asked for as long ago
+      const auto* body = reinterpret_cast<const char*>(&near.body());
       __builtin_prefetch(body, 1);
       __builtin_prefetch(body + 64, 1);
     }

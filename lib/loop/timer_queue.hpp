@@ -108,7 +108,13 @@ class TimerQueue {
     levels_ |= std::uint64_t{1} << level;
   }
   static void mark_empty(Bucket& bucket);
+  static Due due_of(CallbackLink* link) {
+    auto* slot = static_cast<CallbackSlot*>(link);
+    return Due{ticks(slot->when), slot};
+  }
+  static bool is_earlier(const Due& a, const Due& b) { return a.deadline < b.deadline; }
   void take_as_due(Bucket& bucket, std::size_t level);
+  void append_to_due(const Bucket& bucket);
   void sort_due(std::size_t from, std::size_t level);
   void deal_out(Bucket& bucket);
   void drop_taken();
@@ -118,7 +124,8 @@ class TimerQueue {
   std::uint64_t levels_ = 0;  // bit n: level n has a timer
   std::array<std::uint64_t, level_count> occupied_{};  // bit n: bucket n of the level has a timer
   std::array<Bucket, level_count * buckets_in_level> buckets_;  // level by level
-  std::vector<Due> due_;  // in the order of running; those before next_due_ were taken
+  std::vector<Due> due_;        // in the order of running; those before next_due_ were taken
+  std::vector<Due> from_back_;  // empty but within append_to_due
   std::size_t next_due_ = 0;
   std::size_t live_due_ = 0;  // those of the others that are still pending
 };

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdint>
+#include <new>
 #include <random>
 #include <vector>
 
@@ -94,6 +95,40 @@ TEST_CASE("Timers cancelled in any order leave their memory to the next ones") {
     CHECK_FALSE(loop.run_once(Duration::zero()));
   }
   CHECK(held.count() < 64 * 1024);
+}
+
+TEST_CASE("A loop that runs out of memory loses no timer and keeps their order") {
+  VirtualClock clock;
+  EventLoop loop(options_on(clock));
+  loop.run_once(Duration::zero());
+  const pawl::TimePoint start = clock.now();
+  std::vector<Duration> fired;
+  fired.reserve(30'000);
+  const auto add = [&](Duration delay) {
+    loop.call_at(start + delay, [&fired, delay] { fired.push_back(delay); });
+  };
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 10'000; ++i) add(Duration(random() % 1'000'000'000));
+  const auto fails = [](long after, auto work) {
+    const OutOfMemory limit(after);
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
+      return true;
+    }
+    return false;
+  };
+  CHECK(fails(0, [&] {
+    for (;;) add(1s);  // as many as there are slots
+  }));
+  clock.advance(2s);
+  int failures = 0;
+  while (fails(failures, [&] { loop.run_once(Duration::zero()); })) ++failures;
+  CHECK(failures > 3);
+  const std::size_t added = 10'000 + 240;  // 40 chunks of 256
+  loop.run();
+  CHECK(fired.size() == added);
+  CHECK(std::is_sorted(fired.begin(), fired.end()));
 }
 
 TEST_CASE("A million callbacks of call_soon that are added and cancelled leave memory as it was") {

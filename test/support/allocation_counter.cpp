@@ -13,10 +13,13 @@ namespace {
 
 thread_local long allocations = 0;
 thread_local long held_bytes = 0;
+thread_local long left = -1;  // allocations that still succeed; -1: any number
 
 long size_of(void* memory) { return static_cast<long>(::malloc_usable_size(memory)); }
 
 void* allocate(std::size_t bytes) noexcept {
+  if (left == 0) return nullptr;
+  if (left > 0) --left;
   ++allocations;
   void* memory = std::malloc(bytes == 0 ? 1 : bytes);
   held_bytes += size_of(memory);
@@ -24,6 +27,8 @@ void* allocate(std::size_t bytes) noexcept {
 }
 
 void* allocate(std::size_t bytes, std::align_val_t alignment) noexcept {
+  if (left == 0) return nullptr;
+  if (left > 0) --left;
   ++allocations;
   void* memory = nullptr;
   if (::posix_memalign(&memory, static_cast<std::size_t>(alignment), bytes) != 0) return nullptr;
@@ -50,6 +55,10 @@ using std::size_t;
 long AllocationCounter::total() { return allocations; }
 
 long HeldBytes::total() { return held_bytes; }
+
+OutOfMemory::OutOfMemory(long after) { left = after; }
+
+OutOfMemory::~OutOfMemory() { left = -1; }
 
 // clang-format off: a table
 void* operator new(size_t bytes) { return checked(allocate(bytes)); }

@@ -25,3 +25,12 @@ class HeldBytes {
 
   long start_;
 };
+
+/// For its lifetime `operator new` fails on this thread, once it has succeeded `after` times.
+class OutOfMemory {
+ public:
+  explicit OutOfMemory(long after);
+  ~OutOfMemory();
+  OutOfMemory(const OutOfMemory&) = delete;
+  OutOfMemory& operator=(const OutOfMemory&) = delete;
+};
