@@ -46,12 +46,36 @@ class CallbackRunner {
   /// debug mode, when it was slow.
   template <typename Call, typename Describe>
   void guard(Call call, Describe describe) {
-    if (__builtin_expect(is_debug_, false)) return guard_timed(call, describe);
+    if (is_debug()) return guard_timed(call, describe);
+    guard_untimed(call);
+  }
+
+  /// True exactly when calls are timed.
+  bool is_debug() const { return __builtin_expect(is_debug_, false); }
+
+  /// The two ways of `guard`.
+  template <typename Call>
+  void guard_untimed(Call call) {
     try {
       call();
     } catch (...) {
       handle_exception();
     }
+  }
+  template <typename Call, typename Describe>
+  __attribute__((noinline)) void guard_timed(Call call, Describe describe) {
+    const TimePoint start = system_.now();
+    const auto end = [&] {
+      const Duration took = system_.now() - start;
+      if (took >= slow_) report_slow(took, describe());
+    };
+    try {
+      call();
+    } catch (...) {
+      end();
+      return handle_exception();
+    }
+    end();
   }
 
   void set_exception_handler(Function<void(std::exception_ptr)> handler) {
@@ -85,22 +109,6 @@ class CallbackRunner {
   }
   void run_once_timed(CallbackSlot* slot);
   __attribute__((cold)) void end_once_after_exception(CallbackSlot* slot);
-
-  template <typename Call, typename Describe>
-  __attribute__((noinline)) void guard_timed(Call call, Describe describe) {
-    const TimePoint start = system_.now();
-    const auto end = [&] {
-      const Duration took = system_.now() - start;
-      if (took >= slow_) report_slow(took, describe());
-    };
-    try {
-      call();
-    } catch (...) {
-      end();
-      return handle_exception();
-    }
-    end();
-  }
   void call(CallbackSlot* slot) {
     if (is_debug_) return call_timed(slot);
     try {

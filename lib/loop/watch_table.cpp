@@ -119,19 +119,23 @@ WatchTable::Watch* WatchTable::current(const Ready& ready) {
 
 void WatchTable::dispatch(const std::vector<Ready>& ready) {
   for (const Ready& event : ready) {
-    Watch* watch = current(event);
+    const Watch* watch = current(event);
     if (watch == nullptr) continue;
-    if (IoHandler* handler = watch->handler) {
-      const Interest events = event.events & watch->interest;
-      if (events == Interest::none) continue;
-      const Place place{watch->file, watch->line};
-      runner_.guard([=] { handler->on_ready(events); },
-                    [=] { return "I/O handler registered at " + to_string(place); });
-    } else {
+    if (watch->handler == nullptr) {
       run_side(event, Interest::read);
       run_side(event, Interest::write);
+    } else if (const Interest events = event.events & watch->interest; events != Interest::none) {
+      run_handler(*watch, events);
     }
   }
+}
+
+inline void WatchTable::run_handler(const Watch& watch, Interest events) {
+  IoHandler* handler = watch.handler;
+  const auto call = [=] { handler->on_ready(events); };
+  if (!runner_.is_debug()) return runner_.guard_untimed(call);
+  const Place place{watch.file, watch.line};
+  runner_.guard_timed(call, [=] { return "I/O handler registered at " + to_string(place); });
 }
 
 void WatchTable::run_side(const Ready& ready, Interest side) {

@@ -80,6 +80,7 @@ class WatchTable {
   Watch* current(const Ready& ready);
   std::error_code start(int fd, Interest interest, Place place, TimePoint now);
   void stop(int fd, Watch& watch);
+  void run_handler(const Watch& watch, Interest events);
   void run_side(const Ready& ready, Interest side);
   static CallbackSlot*& side_of(Watch& watch, Interest side);
   static void* token(const Watch& watch);

@@ -30,6 +30,7 @@ std::uint32_t to_epoll_events(Interest interest) {
 }
 
 Interest to_interest(std::uint32_t events) {
+  if (__builtin_expect(events == EPOLLIN, true)) return Interest::read;
   if ((events & (EPOLLERR | EPOLLHUP)) != 0) return Interest::read_write;
   return ((events & EPOLLIN) != 0 ? Interest::read : Interest::none) |
          ((events & EPOLLOUT) != 0 ? Interest::write : Interest::none);
@@ -106,13 +107,20 @@ class EpollSelector final : public Selector {
       const epoll_event& event = events_[static_cast<std::size_t>(i)];
       const int fd = static_cast<int>(event.data.u64 & 0xffffffffU);
       const auto token = static_cast<std::uint32_t>(event.data.u64 >> 32);
-      const InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
-      const bool is_known = known.interest != Interest::none && known.token == token;
-      if (is_known && report(fd, to_interest(event.events), known.generation)) continue;
-      if (!is_known || !take_out(fd)) has_ghosts_ = true;
+      // Mostly it is the registration that the token was made for.
+      if (report(fd, to_interest(event.events), token)) continue;
+      report_unusual(fd, token, to_interest(event.events));
     }
     // Removed ones may have filled a whole batch, with what is wanted behind them: look again.
     return count == static_cast<int>(events_.size()) && !has_ghosts_ ? EINTR : 0;
+  }
+
+  /// Of a registration that took over what an earlier one had in the set; or of none that wants it.
+  __attribute__((noinline)) void report_unusual(int fd, std::uint32_t token, Interest events) {
+    const InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
+    const bool is_known = known.interest != Interest::none && known.token == token;
+    if (is_known && report(fd, events, known.generation)) return;
+    if (!is_known || !take_out(fd)) has_ghosts_ = true;
   }
 
   int wait_for_events(std::optional<Duration> timeout) {
