@@ -43,6 +43,7 @@ class EventLoop::Parts::RunScope {
 EventLoop::Parts::Parts(LoopOptions wanted)
     : options(std::move(wanted)),
       system(options.system != nullptr ? *options.system : System::real()),
+      stream_calls(system),
       is_debug(options.debug || is_switched_on("PAWL_DEBUG")),
       observer(options.observer),
       selector(system.make_selector(options.selector)),

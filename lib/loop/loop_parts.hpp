@@ -25,6 +25,7 @@
 #include "pawl/core/observer.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/loop/thread_pool.hpp"
+#include "system/stream_calls.hpp"
 
 namespace pawl {
 
@@ -90,6 +91,7 @@ struct EventLoop::Parts final : IoHandler {
 
   LoopOptions options;
   System& system;
+  StreamCalls stream_calls;
   const bool is_debug;
   Reporter reporter;
   std::unique_ptr<Observer> tracing_observer;

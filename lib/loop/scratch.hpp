@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -25,16 +26,21 @@ class Scratch {
     return read_buffer_.get();
   }
 
+  /// True exactly when the bytes lie there.
+  bool is_in_read_buffer(const char* bytes) const {
+    const auto start = reinterpret_cast<std::uintptr_t>(read_buffer_.get());
+    return reinterpret_cast<std::uintptr_t>(bytes) - start < read_bytes;
+  }
+
   /// A buffer for what is written in one callback and leaves when that returns: null while it is
   /// lent. Of `cork_bytes`.
   char* take_cork() {
-    if (free_cork_ == nullptr && cork_ == nullptr) {
-      cork_.reset(new char[cork_bytes]);
-      return cork_.get();
-    }
-    return std::exchange(free_cork_, nullptr);
+    if (is_cork_lent_) return nullptr;
+    if (cork_ == nullptr) cork_.reset(new char[cork_bytes]);
+    is_cork_lent_ = true;
+    return cork_.get();
   }
-  void give_back_cork(char* cork) { free_cork_ = cork; }
+  void give_back_cork() { is_cork_lent_ = false; }
 
   /// The same for datagrams.
   ReceiveBatch& receive_batch(unsigned count, std::size_t bytes) {
@@ -62,7 +68,7 @@ class Scratch {
 
   std::unique_ptr<char[]> read_buffer_;
   std::unique_ptr<char[]> cork_;
-  char* free_cork_ = nullptr;  // null while it is lent
+  bool is_cork_lent_ = false;
   std::vector<std::string> buffers_;
   ReceiveBatch receive_batch_;
 };

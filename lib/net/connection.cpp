@@ -134,6 +134,7 @@ void Connection::on_connected(Function<void(Connection&)> callback) {
 
 void Connection::on_drained(Function<void(Connection&)> callback) {
   unusual_.wants_drained = true;
+  if (!output_.empty()) is_drain_due_ = true;
   set(rare().drained, std::move(callback));
 }
 
@@ -170,6 +171,29 @@ Connection::Rare& Connection::rare() {
 
 void Connection::introduce(Function<void(Connection&)>& on_connection) {
   in_frame([&] { on_connection(*this); });
+}
+
+/// What every wake-up ends with. The last step may destroy the connection.
+void Connection::leave_frame() {
+  follow_peer();
+  flush();
+  end_frame();
+}
+
+/// The same, when everything has been sent that could be.
+void Connection::end_frame() {
+  frame_ = nullptr;
+  if (state() == ConnectionState::done) return tell_closed();
+  update_interest();
+}
+
+/// What was written leaves before the loop polls: others may read until then.
+void Connection::leave_by_exception() {
+  follow_peer();
+  output_.leave_read_buffer(loop_.parts().scratch);
+  frame_ = nullptr;
+  request_flush();
+  if (state() == ConnectionState::done) defer();
 }
 
 void Connection::tell_closed() {

@@ -53,57 +53,41 @@ inline void Connection::flush() {
 }
 
 /// True exactly when nothing is to be done but to send what was written.
-inline bool Connection::has_usual_output() const {
-  return state() == ConnectionState::sending && !unusual_.any() && output_.is_corked();
-}
+inline bool Connection::has_usual_output() const { return output_.is_corked() && !unusual_.any(); }
 
-/// Sends that, and leaves the frame. False when there is more to do in leaving it.
-inline bool Connection::flush_usual() {
+/// Sends that, and leaves the frame.
+__attribute__((always_inline)) inline void Connection::flush_usual() {
   const std::string_view bytes = output_.corked();
   EventLoop::Parts& parts = loop_.parts();
-  const SystemResult sent = parts.system.send(fd_, bytes.data(), bytes.size());
+  const SystemResult sent = parts.stream_calls.send(fd_, bytes.data(), bytes.size());
   if (__builtin_expect(!sent.ok() || sent.bytes() != bytes.size(), false)) {
     take_sent(sent);
     end_flush();
-    return false;
+    return end_frame();
   }
   last_output_ = parts.pass_time;
-  bytes_sent_ += sent.bytes();
+  bytes_sent_ += bytes.size();
   output_.uncork(parts.scratch);
   if (state() == ConnectionState::sending) machine_.step(ConnectionEvent::flushed);
-  is_drain_due_ = false;
-  if (interest_ != Interest::read || has_idle_timeout_) return false;
+  if (interest_ != Interest::read || has_idle_timeout_) return end_frame();
   frame_ = nullptr;
-  return true;
 }
 
 /// Runs `body`, which may call user code, and then what every wake-up ends with. The last step may
 /// destroy the connection.
 template <typename Body>
-void Connection::in_frame(Body body) {
+inline void Connection::in_frame(Body body) {
   Frame frame;
   frame_ = &frame;
   try {
     body();
   } catch (...) {
-    if (!frame.is_destroyed) {
-      follow_peer();
-      frame_ = nullptr;
-      request_flush();
-      if (state() == ConnectionState::done) defer();
-    }
+    if (!frame.is_destroyed) leave_by_exception();
     throw;
   }
   if (frame.is_destroyed) return;
-  if (has_usual_output()) {
-    if (flush_usual()) return;
-  } else {
-    follow_peer();
-    flush();
-  }
-  frame_ = nullptr;
-  if (state() == ConnectionState::done) return tell_closed();
-  update_interest();
+  if (!has_usual_output()) return leave_frame();
+  flush_usual();
 }
 
 /// Calls user code from inside a frame. False when the connection was destroyed.

@@ -7,6 +7,7 @@
 #include "loop/loop_parts.hpp"
 #include "net/connection_frame.hpp"
 #include "net/fd_message.hpp"
+#include "net/output_cork.hpp"
 #include "pawl/net/connection.hpp"
 #include "pawl/system/system.hpp"
 
@@ -56,14 +57,14 @@ inline bool Connection::read_once() {
   if (unusual_.has_special_input && rare_->fds) return read_special();
   EventLoop::Parts& parts = loop_.parts();
   char* buffer = parts.scratch.read_buffer();
-  return take_received(parts.system.recv(fd_, buffer, Scratch::read_bytes), buffer);
+  return take_received(parts.stream_calls.recv(fd_, buffer, Scratch::read_bytes), buffer);
 }
 
 /// The same as `read_input`, when nothing is out of the ordinary.
 inline void Connection::read_usual() {
   EventLoop::Parts& parts = loop_.parts();
   char* buffer = parts.scratch.read_buffer();
-  const SystemResult result = parts.system.recv(fd_, buffer, Scratch::read_bytes);
+  const SystemResult result = parts.stream_calls.recv(fd_, buffer, Scratch::read_bytes);
   if (!result.ok() || result.bytes() == 0) return on_no_input(result);
   last_input_ = parts.pass_time;
   bytes_received_ += result.bytes();
@@ -81,6 +82,7 @@ void Connection::read_input() {
 void Connection::read_more(int reads) {
   for (int i = 0; i < reads && wants_input(); ++i) {
     if (unusual_.has_special_input && !rare_->unread.empty()) return;  // comes first, in a pass
+    output_.leave_read_buffer(loop_.parts().scratch);
     if (!read_once()) return;
   }
 }
@@ -127,11 +129,14 @@ void Connection::on_peer_end() {
 
 /// The way of every message, when nothing is out of the ordinary.
 void Connection::on_ready(Interest events) {
+  if (!has(events, Interest::read) || unusual_.any()) return on_ready_unusual(events);
+  in_frame([this] { read_usual(); });
+}
+
+void Connection::on_ready_unusual(Interest events) {
   if (events == Interest::none) return on_pass_end();
   in_frame([this, events] {
-    if (!has(events, Interest::read)) return;
-    if (unusual_.any()) return read_input();
-    read_usual();
+    if (has(events, Interest::read)) read_input();
   });
 }
 

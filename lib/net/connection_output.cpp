@@ -63,19 +63,29 @@ inline void Connection::after_write() {
   if (output_.empty()) return;
   if (fd_ < 0) output_.settle(loop_.parts().scratch);  // it is CONNECTING
   if (output_.memory_bytes() >= options_->high_water) unusual_.is_congested = true;
-  is_drain_due_ = true;
+  is_drain_due_ = unusual_.wants_drained;
   step(ConnectionEvent::written);
   request_flush();
 }
 
+/// The first write of a callback that answers with what it got stays where that lies until the
+/// callback returns.
 void Connection::write(std::string_view bytes) {
+  const bool is_first =
+      frame_ != nullptr && !unusual_.any() && state() == ConnectionState::receiving;
+  if (!is_first || !output_.borrow(bytes, cork_room_, loop_.parts().scratch)) {
+    return write_copied(bytes);
+  }
+  machine_.step(ConnectionEvent::written);
+}
+
+void Connection::write_copied(std::string_view bytes) {
   const bool is_open = state() == ConnectionState::receiving || state() == ConnectionState::sending;
   const bool is_usual = frame_ != nullptr && !unusual_.any() && is_open;
   if (!is_usual || !output_.append_to_cork(bytes, cork_room_, loop_.parts().scratch)) {
     return write_unusual(bytes);
   }
   if (state() == ConnectionState::receiving) machine_.step(ConnectionEvent::written);
-  is_drain_due_ = true;
 }
 
 void Connection::write_unusual(std::string_view bytes) {
@@ -159,12 +169,11 @@ inline void Connection::finish_output() {
   if (unusual_.output_side == Output::finished && unusual_.has_peer_ended) end({}, "close");
 }
 
-/// What one callback wrote, when it lies in the shared buffer. False when the queue has to see to
-/// it.
+/// What one callback wrote, when it lies in a shared buffer. False when the queue has to see to it.
 inline bool Connection::send_corked() {
   const std::string_view bytes = output_.corked();
   if (bytes.empty()) return false;
-  take_sent(loop_.parts().system.send(fd_, bytes.data(), bytes.size()));
+  take_sent(loop_.parts().stream_calls.send(fd_, bytes.data(), bytes.size()));
   return true;
 }
 

@@ -2,33 +2,51 @@
 #pragma once
 
 #include <cstring>
-#include <utility>
 
 #include "loop/scratch.hpp"
 #include "pawl/net/output_queue.hpp"
 
-// The way of most writes: into the buffer that the loop's connections share, and out of it when the
-// callback returns. Inline, because every message goes this way.
+// The way of most writes: into a buffer that the loop's connections share, and out of it when the
+// callback returns. What is written back lies in such a buffer already. Inline, because every
+// message goes this way.
 
 namespace pawl {
+
+inline bool OutputQueue::borrow(std::string_view bytes, std::size_t room, const Scratch& scratch) {
+  if (bytes.empty() || bytes.size() > room || !scratch.is_in_read_buffer(bytes.data())) {
+    return false;
+  }
+  corked_ = bytes.data();
+  memory_bytes_ = bytes.size();
+  return true;
+}
 
 inline bool OutputQueue::append_to_cork(std::string_view bytes, std::size_t room,
                                         Scratch& scratch) {
   if (memory_bytes_ + bytes.size() > room) return false;
   if (cork_ == nullptr) {
-    if (bytes_ != 0 || bytes.empty()) return false;
-    cork_ = scratch.take_cork();
-    if (cork_ == nullptr) return false;
+    if (bytes.empty() || !enter_cork(scratch)) return false;
   }
   std::memcpy(cork_ + memory_bytes_, bytes.data(), bytes.size());
-  bytes_ = memory_bytes_ += bytes.size();
+  memory_bytes_ += bytes.size();
   return true;
 }
 
+inline void OutputQueue::leave_read_buffer(Scratch& scratch) {
+  const bool is_borrowed = is_corked() && cork_ == nullptr;
+  if (is_borrowed && !enter_cork(scratch)) settle(scratch);
+}
+
+inline void OutputQueue::give_back_cork(Scratch& scratch) {
+  if (cork_ == nullptr) return;
+  cork_ = nullptr;
+  scratch.give_back_cork();
+}
+
 inline void OutputQueue::uncork(Scratch& scratch) {
-  scratch.give_back_cork(std::exchange(cork_, nullptr));
-  bytes_ = 0;
+  corked_ = nullptr;
   memory_bytes_ = 0;
+  give_back_cork(scratch);
 }
 
 inline void OutputQueue::append(std::string_view bytes, Scratch& scratch) {
@@ -36,8 +54,8 @@ inline void OutputQueue::append(std::string_view bytes, Scratch& scratch) {
 }
 
 inline void OutputQueue::consume(std::uint64_t bytes, Scratch& scratch) {
-  if (cork_ == nullptr) return consume_pieces(bytes, scratch);
-  if (bytes == bytes_) return uncork(scratch);
+  if (!is_corked()) return consume_pieces(bytes, scratch);
+  if (bytes == memory_bytes_) return uncork(scratch);
   settle(scratch);
   consume_pieces(bytes, scratch);
 }

@@ -2,6 +2,7 @@
 #include "pawl/net/output_queue.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "loop/scratch.hpp"
@@ -27,19 +28,28 @@ OutputQueue::Piece& OutputQueue::add_piece(std::string&& bytes) {
   return pieces_.back();
 }
 
+/// Takes along what lies in the read buffer. False when the cork isn't to be had, or there is more
+/// than that.
+bool OutputQueue::enter_cork(Scratch& scratch) {
+  if (!empty() && !is_corked()) return false;
+  cork_ = scratch.take_cork();
+  if (cork_ == nullptr) return false;
+  if (is_corked()) std::memcpy(cork_, corked_, memory_bytes_);
+  corked_ = cork_;
+  return true;
+}
+
 void OutputQueue::settle(Scratch& scratch) {
-  if (cork_ == nullptr) return;
-  const std::string_view rest = corked();
-  char* const cork = std::exchange(cork_, nullptr);
+  if (!is_corked()) return;
   offset_ = 0;
-  if (!rest.empty()) add_piece(scratch.take_buffer()).bytes.assign(rest);
-  scratch.give_back_cork(cork);
+  if (memory_bytes_ != 0) add_piece(scratch.take_buffer()).bytes.assign(corked());
+  corked_ = nullptr;
+  give_back_cork(scratch);
 }
 
 void OutputQueue::append_piece(std::string_view bytes, Scratch& scratch) {
   if (bytes.empty()) return;
   settle(scratch);
-  bytes_ += bytes.size();
   memory_bytes_ += bytes.size();
   if (bytes.size() >= big_write) {
     add_piece(scratch.take_buffer()).bytes.assign(bytes);
@@ -60,7 +70,6 @@ bool OutputQueue::fits_into_last(std::size_t bytes) const {
 void OutputQueue::append(std::string&& bytes, Scratch& scratch) {
   if (bytes.size() < big_write) return append(std::string_view(bytes), scratch);
   settle(scratch);
-  bytes_ += bytes.size();
   memory_bytes_ += bytes.size();
   add_piece(std::move(bytes));
 }
@@ -69,19 +78,18 @@ void OutputQueue::append_file(UniqueFd file, std::uint64_t offset, std::uint64_t
                               Scratch& scratch) {
   if (length == 0) return;
   settle(scratch);
-  bytes_ += length;
+  file_bytes_ += length;
   add_piece({}).attachment.reset(new Attachment{std::move(file), offset, length, {}});
 }
 
 void OutputQueue::append_fds(std::string_view bytes, std::vector<UniqueFd> fds, Scratch& scratch) {
   settle(scratch);
-  bytes_ += bytes.size();
   memory_bytes_ += bytes.size();
   add_piece(std::string(bytes)).attachment.reset(new Attachment{{}, 0, 0, std::move(fds)});
 }
 
 std::string_view OutputQueue::piece(std::size_t index) const {
-  if (cork_ != nullptr && index == 0) return corked();
+  if (is_corked() && index == 0) return corked();
   if (first_ + index >= pieces_.size()) return {};
   std::string_view bytes = pieces_[first_ + index].bytes;
   if (index == 0 && !bytes.empty()) bytes.remove_prefix(static_cast<std::size_t>(offset_));
@@ -107,6 +115,7 @@ bool OutputQueue::consume_first(std::uint64_t bytes) {
   if (piece.is_file()) {
     piece.attachment->offset += bytes;
     piece.attachment->length -= bytes;
+    file_bytes_ -= bytes;
     return piece.attachment->length == 0;
   }
   memory_bytes_ -= static_cast<std::size_t>(bytes);
@@ -115,7 +124,6 @@ bool OutputQueue::consume_first(std::uint64_t bytes) {
 }
 
 void OutputQueue::consume_pieces(std::uint64_t bytes, Scratch& scratch) {
-  bytes_ -= bytes;
   while (bytes > 0) {
     const std::uint64_t part = std::min(bytes, pieces_[first_].size() - offset_);
     bytes -= part;

@@ -242,6 +242,7 @@ class PAWL_API Connection final : private IoHandler {
 
   // What the loop calls
   void on_ready(Interest events) override;
+  void on_ready_unusual(Interest events);
   void on_pass_end();
   void on_timer();
   void on_deferred();
@@ -253,6 +254,9 @@ class PAWL_API Connection final : private IoHandler {
   bool call(Function<void(Connection&, Arguments...)>& member, Arguments... arguments);
   template <typename Callback>
   void set(Callback& member, Callback&& callback);
+  void leave_frame();
+  void end_frame();
+  void leave_by_exception();
   void tell_closed();
   void tell_drained_later();
   Rare& rare();
@@ -280,6 +284,7 @@ class PAWL_API Connection final : private IoHandler {
   bool can_write() const;
   bool refuse_write() const;
   bool is_unix() const;
+  void write_copied(std::string_view bytes);
   void write_unusual(std::string_view bytes);
   void after_write();
   void request_flush();
@@ -288,7 +293,7 @@ class PAWL_API Connection final : private IoHandler {
   void end_flush();
   struct Sent;
   bool has_usual_output() const;
-  bool flush_usual();
+  void flush_usual();
   bool send_corked();
   void take_sent(SystemResult sent);
   void send_queued();
@@ -327,8 +332,8 @@ class PAWL_API Connection final : private IoHandler {
   CloseReason close_reason_ = CloseReason::open;
   bool allows_half_open_;
   bool has_idle_timeout_;
-  std::uint32_t cork_room_;     // bytes written that change nothing but the state
-  bool is_drain_due_ = false;   // true exactly from write() until on_drained comes
+  std::uint32_t cork_room_;     // unsent bytes that change nothing but the state
+  bool is_drain_due_ = false;   // true exactly from write() until on_drained comes, if it is to
   bool is_drained_ = false;     // true exactly while on_drained waits for the loop
   bool is_deferred_ = false;    // true exactly while deferred_ waits for the loop
   bool is_close_told_ = false;  // true exactly after on_closed
