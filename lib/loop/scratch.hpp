@@ -25,6 +25,8 @@ class Scratch {
     if (read_buffer_ == nullptr) read_buffer_.reset(new char[read_bytes]);
     return read_buffer_.get();
   }
+  /// The same, when it has been made.
+  char* made_read_buffer() { return read_buffer_.get(); }
 
   /// True exactly when the bytes lie there.
   bool is_in_read_buffer(const char* bytes) const {

@@ -83,7 +83,7 @@ void Connection::make_dialer() {
 }
 
 void Connection::on_dialed(std::error_code error, int fd, const Endpoint& peer) {
-  in_frame([&] {
+  in_frame([&](Frame&) {
     if (!error) error = start(fd, peer);
     if (error == Errc::timed_out)
       return end(CloseReason::connect_timeout, error, dialer_->operation());
@@ -109,6 +109,7 @@ std::error_code Connection::start(int fd, Endpoint peer) {
   peer_ = std::move(peer);
   connected_at_ = last_input_ = last_output_ = loop_.time();  // the pass may have begun long ago
   interest_ = Interest::read;
+  loop_.parts().scratch.read_buffer();  // is made
   if (const std::error_code error = loop_.add_handler(fd, interest_, *this, place_)) return error;
   step(output_.empty() ? ConnectionEvent::connected : ConnectionEvent::connected_to_send);
   arm_timer();
@@ -118,7 +119,7 @@ std::error_code Connection::start(int fd, Endpoint peer) {
 Connection::~Connection() {
   if (frame_ != nullptr) {
     frame_->is_destroyed = true;
-    if (frame_->running == on_data_.get()) frame_->kept = std::move(on_data_);
+    if (frame_->running == on_data_.get()) frame_->keep(std::move(on_data_));
   }
   loop_.parts().pass_end.remove(flush_position_);
   timer_.cancel();
@@ -127,6 +128,16 @@ Connection::~Connection() {
 }
 
 // User code
+
+/// What it kept before doesn't run any more.
+void Connection::Frame::keep(std::unique_ptr<DataCallback> callback) {
+  free_kept();
+  kept = callback.release();
+}
+
+void Connection::Frame::free_kept() {
+  const std::unique_ptr<DataCallback> freed(std::exchange(kept, nullptr));
+}
 
 void Connection::on_connected(Function<void(Connection&)> callback) {
   set(rare().connected, std::move(callback));
@@ -151,7 +162,7 @@ void Connection::on_data(Function<void(Connection&, std::string_view)> callback)
   auto fresh = callback ? std::make_unique<DataCallback>(std::move(callback)) : nullptr;
   std::swap(on_data_, fresh);
   const bool is_running = frame_ != nullptr && frame_->running == fresh.get();
-  if (is_running && fresh != nullptr) frame_->kept = std::move(fresh);
+  if (is_running && fresh != nullptr) frame_->keep(std::move(fresh));
 }
 
 void Connection::on_closed(Function<void(Connection&, std::error_code)> callback) {
@@ -170,7 +181,7 @@ Connection::Rare& Connection::rare() {
 }
 
 void Connection::introduce(Function<void(Connection&)>& on_connection) {
-  in_frame([&] { on_connection(*this); });
+  in_frame([&](Frame&) { on_connection(*this); });
 }
 
 /// What every wake-up ends with. The last step may destroy the connection.
@@ -224,7 +235,7 @@ void Connection::defer() {
 
 void Connection::on_deferred() {
   is_deferred_ = false;
-  in_frame([this] {
+  in_frame([this](Frame&) {
     if (rare_ != nullptr && !deliver_unread()) return;
     if (!std::exchange(is_drained_, false) || state() == ConnectionState::done) return;
     if (rare_ != nullptr && !unusual_.is_congested) call(rare_->drained);  // else it comes later
@@ -276,7 +287,7 @@ void Connection::arm_timer() {
 void Connection::on_timer() {
   has_timer_ = false;
   if (deadline() > loop_.pass_time()) return arm_timer();
-  in_frame([this] {
+  in_frame([this](Frame&) {
     if (unusual_.is_closing) {
       const bool has_unsent = !output_.empty() || unusual_.output_side == Output::failed;
       return end(CloseReason::close_timeout,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstdint>
 #include <utility>
 
 #include "loop/loop_parts.hpp"
@@ -59,16 +60,17 @@ inline bool Connection::has_usual_output() const { return output_.is_corked() &&
 __attribute__((always_inline)) inline void Connection::flush_usual() {
   const std::string_view bytes = output_.corked();
   EventLoop::Parts& parts = loop_.parts();
-  const SystemResult sent = parts.stream_calls.send(fd_, bytes.data(), bytes.size());
-  if (__builtin_expect(!sent.ok() || sent.bytes() != bytes.size(), false)) {
-    take_sent(sent);
+  const std::int64_t sent = parts.stream_calls.send(fd_, bytes.data(), bytes.size());
+  if (__builtin_expect(sent != static_cast<std::int64_t>(bytes.size()), false)) {
+    take_sent(StreamCalls::result_of(sent));
     end_flush();
     return end_frame();
   }
   last_output_ = parts.pass_time;
   bytes_sent_ += bytes.size();
   output_.uncork(parts.scratch);
-  if (state() == ConnectionState::sending) machine_.step(ConnectionEvent::flushed);
+  if (__builtin_expect(state() == ConnectionState::sending, true))
+    machine_.step(ConnectionEvent::flushed);
   if (interest_ != Interest::read || has_idle_timeout_) return end_frame();
   frame_ = nullptr;
 }
@@ -80,7 +82,7 @@ inline void Connection::in_frame(Body body) {
   Frame frame;
   frame_ = &frame;
   try {
-    body();
+    body(frame);
   } catch (...) {
     if (!frame.is_destroyed) leave_by_exception();
     throw;

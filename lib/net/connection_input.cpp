@@ -20,15 +20,18 @@ constexpr std::size_t longest_drain = 1024 * 1024;  // bytes that close() reads 
 }  // namespace
 
 /// Calls on_data where it is, which is the way of every byte: set anew or destroyed meanwhile, it
-/// stays in the frame until it returns. False when the connection was destroyed.
-inline bool Connection::call_data(std::string_view bytes) {
-  if (on_data_ == nullptr) return true;
-  Frame& frame = *frame_;
+/// stays in the frame.
+inline void Connection::call_data(Frame& frame, std::string_view bytes) {
+  if (on_data_ == nullptr) return;
   frame.running = on_data_.get();
   (*on_data_)(*this, bytes);
-  if (frame.is_destroyed) return false;
-  frame.running = nullptr;
-  return true;
+}
+
+/// The same. False when the connection was destroyed.
+inline bool Connection::call_data(std::string_view bytes) {
+  Frame& frame = *frame_;
+  call_data(frame, bytes);
+  return !frame.is_destroyed;
 }
 
 /// False when there is nothing more to do for this connection.
@@ -57,21 +60,21 @@ inline bool Connection::read_once() {
   if (unusual_.has_special_input && rare_->fds) return read_special();
   EventLoop::Parts& parts = loop_.parts();
   char* buffer = parts.scratch.read_buffer();
-  return take_received(parts.stream_calls.recv(fd_, buffer, Scratch::read_bytes), buffer);
+  return take_received(parts.system.recv(fd_, buffer, Scratch::read_bytes), buffer);
 }
 
 /// The same as `read_input`, when nothing is out of the ordinary.
-inline void Connection::read_usual() {
+inline void Connection::read_usual(Frame& frame) {
   EventLoop::Parts& parts = loop_.parts();
-  char* buffer = parts.scratch.read_buffer();
-  const SystemResult result = parts.stream_calls.recv(fd_, buffer, Scratch::read_bytes);
-  if (!result.ok() || result.bytes() == 0) return on_no_input(result);
+  char* buffer = parts.scratch.made_read_buffer();
+  const std::int64_t received = parts.stream_calls.recv(fd_, buffer, Scratch::read_bytes);
+  if (received <= 0) return on_no_input(StreamCalls::result_of(received));
+  const std::string_view bytes(buffer, static_cast<std::size_t>(received));
   last_input_ = parts.pass_time;
-  bytes_received_ += result.bytes();
-  const bool is_full = result.bytes() == Scratch::read_bytes;
-  if (call_data(std::string_view(buffer, result.bytes())) && is_full) {
-    read_more(reads_per_wakeup - 1);
-  }
+  bytes_received_ += bytes.size();
+  call_data(frame, bytes);
+  const bool is_full = bytes.size() == Scratch::read_bytes;
+  if (is_full && !frame.is_destroyed) read_more(reads_per_wakeup - 1);
 }
 
 void Connection::read_input() {
@@ -130,12 +133,12 @@ void Connection::on_peer_end() {
 /// The way of every message, when nothing is out of the ordinary.
 void Connection::on_ready(Interest events) {
   if (!has(events, Interest::read) || unusual_.any()) return on_ready_unusual(events);
-  in_frame([this] { read_usual(); });
+  in_frame([this](Frame& frame) { read_usual(frame); });
 }
 
 void Connection::on_ready_unusual(Interest events) {
   if (events == Interest::none) return on_pass_end();
-  in_frame([this, events] {
+  in_frame([this, events](Frame&) {
     if (has(events, Interest::read)) read_input();
   });
 }

@@ -173,7 +173,7 @@ inline void Connection::finish_output() {
 inline bool Connection::send_corked() {
   const std::string_view bytes = output_.corked();
   if (bytes.empty()) return false;
-  take_sent(loop_.parts().stream_calls.send(fd_, bytes.data(), bytes.size()));
+  take_sent(loop_.parts().system.send(fd_, bytes.data(), bytes.size()));
   return true;
 }
 

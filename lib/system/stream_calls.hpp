@@ -1,54 +1,44 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <sys/types.h>
+#include <sys/socket.h>
 
-#include <cerrno>
 #include <cstddef>
+#include <cstdint>
 
 #include "pawl/system/system.hpp"
 
 namespace pawl {
 
-/// `System::send` and `recv` for who makes them with each message: without a virtual call where the
-/// system is the kernel itself.
+/// `System::send` and `recv` for who makes them with each message: where the system is the kernel
+/// itself, there is nothing between.
 ///
 /// Threads: any.
 class StreamCalls {
  public:
-  explicit StreamCalls(System& system) : system_(system), is_real_(&system == &System::real()) {}
+  explicit StreamCalls(System& system);
 
-  SystemResult send(int fd, const void* data, std::size_t bytes) {
-    if (is_real_) {
-      const ssize_t sent = send_once(fd, data, bytes);
-      if (is_final(sent)) return result_of(sent);
-    }
-    return system_.send(fd, data, bytes);
+  /// As send(2) and recv(2): the bytes, or -1, of which `result_of` tells the error if nothing else
+  /// was called meanwhile.
+  std::int64_t send(int fd, const void* data, std::size_t bytes) {
+    if (__builtin_expect(send_ != nullptr, true)) return send_(fd, data, bytes, MSG_NOSIGNAL);
+    return send_by_system(fd, data, bytes);
+  }
+  std::int64_t recv(int fd, void* buffer, std::size_t bytes) {
+    if (__builtin_expect(recv_ != nullptr, true)) return recv_(fd, buffer, bytes, 0);
+    return recv_by_system(fd, buffer, bytes);
   }
 
-  SystemResult recv(int fd, void* buffer, std::size_t bytes) {
-    if (is_real_) {
-      const ssize_t received = recv_once(fd, buffer, bytes);
-      if (is_final(received)) return result_of(received);
-    }
-    return system_.recv(fd, buffer, bytes);
-  }
+  /// What they gave. A call that a signal interrupted would block: readiness brings the next one.
+  static SystemResult result_of(std::int64_t returned);
 
  private:
-  // The calls as they are: -1 is an errno.
-  static ssize_t send_once(int fd, const void* data, std::size_t bytes);
-  static ssize_t recv_once(int fd, void* buffer, std::size_t bytes);
-
-  static bool is_final(ssize_t returned) {
-    return __builtin_expect(returned >= 0, true) || errno != EINTR;
-  }
-  static SystemResult result_of(ssize_t returned) {
-    return __builtin_expect(returned >= 0, true) ? SystemResult{returned, 0}
-                                                 : SystemResult{-1, errno};
-  }
+  std::int64_t send_by_system(int fd, const void* data, std::size_t bytes);
+  std::int64_t recv_by_system(int fd, void* buffer, std::size_t bytes);
 
   System& system_;
-  const bool is_real_;
+  decltype(&::send) send_ = nullptr;  // null unless the system is the kernel itself
+  decltype(&::recv) recv_ = nullptr;
 };
 
 }  // namespace pawl

@@ -214,9 +214,18 @@ class PAWL_API Connection final : private IoHandler {
   };
   /// On the stack of whoever calls user code: tells it what that has done meanwhile.
   struct Frame {
+    Frame() = default;
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+    ~Frame() {
+      if (__builtin_expect(kept != nullptr, false)) free_kept();
+    }
+    void keep(std::unique_ptr<DataCallback> callback);
+    void free_kept();
+
     bool is_destroyed = false;
     const void* running = nullptr;  // the member whose callback runs; null when it was set anew
-    std::unique_ptr<DataCallback> kept;  // on_data, when it was set anew or destroyed by itself
+    DataCallback* kept = nullptr;   // owned; on_data, when it was set anew or destroyed by itself
   };
   /// What most connections of a server do without.
   struct Rare {
@@ -249,7 +258,7 @@ class PAWL_API Connection final : private IoHandler {
 
   // User code
   template <typename Body>
-  void in_frame(Body body);
+  void in_frame(Body body);  // body(Frame&)
   template <typename... Arguments>
   bool call(Function<void(Connection&, Arguments...)>& member, Arguments... arguments);
   template <typename Callback>
@@ -263,7 +272,7 @@ class PAWL_API Connection final : private IoHandler {
 
   // Input
   void read_input();
-  void read_usual();
+  void read_usual(Frame& frame);
   bool read_once();
   bool read_special();
   bool take_received(SystemResult result, const char* buffer);
@@ -271,6 +280,7 @@ class PAWL_API Connection final : private IoHandler {
   void on_no_input(SystemResult result);
   bool receive_with_fds(SystemResult& result);
   bool take_input(std::string_view bytes);
+  void call_data(Frame& frame, std::string_view bytes);
   bool call_data(std::string_view bytes);
   bool deliver_unread();
   void on_peer_end();
