@@ -21,12 +21,16 @@ WatchTable::Watch* WatchTable::find(int fd) {
   return at(fd).is_used() ? &at(fd) : nullptr;
 }
 
+void WatchTable::grow(int limit) {
+  const auto needed = static_cast<std::size_t>(limit);
+  if (needed > watches_.size()) watches_.resize(std::max(needed, watches_.size() * 2));
+}
+
 std::error_code WatchTable::start(int fd, Interest interest, Place place, TimePoint now) {
   const std::uint32_t generation = ++next_generation_;
   const auto data = reinterpret_cast<void*>(static_cast<std::uintptr_t>(generation));
   if (const std::error_code error = selector_.add(fd, interest, data)) return error;
-  const auto needed = static_cast<std::size_t>(fd) + 1;
-  if (needed > watches_.size()) watches_.resize(std::max(needed, watches_.size() * 2));
+  grow(fd + 1);
   Watch& watch = at(fd);
   watch = Watch{};
   watch.generation = generation;
@@ -111,13 +115,14 @@ bool WatchTable::remove_handler(int fd) {
 }
 
 WatchTable::Watch* WatchTable::current(const Ready& ready) {
-  const auto index = static_cast<std::size_t>(ready.key.fd);
-  if (index >= watches_.size()) return nullptr;  // a user's own registration with the selector
-  Watch& watch = watches_[index];
+  Watch& watch = at(ready.key.fd);
   return token(watch) == ready.key.data ? &watch : nullptr;  // one that isn't used has none
 }
 
 void WatchTable::dispatch(const std::vector<Ready>& ready) {
+  // A user's own registrations with the selector have watches too, which aren't used.
+  grow(selector_.fd_limit());
+  const bool is_timed = runner_.is_debug();
   for (const Ready& event : ready) {
     const Watch* watch = current(event);
     if (watch == nullptr) continue;
@@ -125,15 +130,15 @@ void WatchTable::dispatch(const std::vector<Ready>& ready) {
       run_side(event, Interest::read);
       run_side(event, Interest::write);
     } else if (const Interest events = event.events & watch->interest; events != Interest::none) {
-      run_handler(*watch, events);
+      run_handler(*watch, events, is_timed);
     }
   }
 }
 
-inline void WatchTable::run_handler(const Watch& watch, Interest events) {
+inline void WatchTable::run_handler(const Watch& watch, Interest events, bool is_timed) {
   IoHandler* handler = watch.handler;
   const auto call = [=] { handler->on_ready(events); };
-  if (!runner_.is_debug()) return runner_.guard_untimed(call);
+  if (!is_timed) return runner_.guard_untimed(call);
   const Place place{watch.file, watch.line};
   runner_.guard_timed(call, [=] { return "I/O handler registered at " + to_string(place); });
 }

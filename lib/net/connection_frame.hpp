@@ -71,7 +71,8 @@ __attribute__((always_inline)) inline void Connection::flush_usual() {
   output_.uncork(parts.scratch);
   if (__builtin_expect(state() == ConnectionState::sending, true))
     machine_.step(ConnectionEvent::flushed);
-  if (interest_ != Interest::read || has_idle_timeout_) return end_frame();
+  // Its timer, if it has one, was set when it became RECEIVING, and follows it by itself.
+  if (interest_ != Interest::read) return end_frame();
   frame_ = nullptr;
 }
 

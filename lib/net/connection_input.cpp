@@ -24,7 +24,7 @@ constexpr std::size_t longest_drain = 1024 * 1024;  // bytes that close() reads 
 inline void Connection::call_data(Frame& frame, std::string_view bytes) {
   if (on_data_ == nullptr) return;
   frame.running = on_data_.get();
-  (*on_data_)(*this, bytes);
+  on_data_->call(*this, bytes);
 }
 
 /// The same. False when the connection was destroyed.

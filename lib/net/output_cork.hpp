@@ -13,7 +13,8 @@
 namespace pawl {
 
 inline bool OutputQueue::borrow(std::string_view bytes, std::size_t room, const Scratch& scratch) {
-  if (bytes.empty() || bytes.size() > room || !scratch.is_in_read_buffer(bytes.data())) {
+  const bool fits = bytes.size() - 1 < room;  // nor is it empty
+  if (!fits || !scratch.is_in_read_buffer(bytes.data())) {
     return false;
   }
   corked_ = bytes.data();

@@ -36,6 +36,15 @@ Interest to_interest(std::uint32_t events) {
          ((events & EPOLLOUT) != 0 ? Interest::write : Interest::none);
 }
 
+/// What an event brings back.
+std::uint64_t to_data(int fd, std::uint32_t token) {
+  return std::uint64_t{token} << 32 | static_cast<std::uint32_t>(fd);
+}
+int fd_of(const epoll_event& event) { return static_cast<int>(event.data.u64 & 0xffffffffU); }
+std::uint32_t token_of(const epoll_event& event) {
+  return static_cast<std::uint32_t>(event.data.u64 >> 32);
+}
+
 UniqueFd make_epoll() {
   UniqueFd fd(::epoll_create1(EPOLL_CLOEXEC));
   if (!fd) throw std::system_error(errno, std::system_category(), "selector epoll: epoll_create1");
@@ -89,7 +98,7 @@ class EpollSelector final : public Selector {
     const std::uint32_t token = generation(fd);
     epoll_event event{};
     event.events = to_epoll_events(to);
-    event.data.u64 = std::uint64_t{token} << 32 | static_cast<std::uint32_t>(fd);
+    event.data.u64 = to_data(fd, token);
     const int error = ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0 ? 0 : errno;
     if (error == EEXIST) return error;
     // Unless it was that very entry which changed, it may stay in the set while its file is open.
@@ -105,21 +114,21 @@ class EpollSelector final : public Selector {
     if (count < 0) return errno;
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events_[static_cast<std::size_t>(i)];
-      const int fd = static_cast<int>(event.data.u64 & 0xffffffffU);
-      const auto token = static_cast<std::uint32_t>(event.data.u64 >> 32);
       // Mostly it is the registration that the token was made for.
-      if (report(fd, to_interest(event.events), token)) continue;
-      report_unusual(fd, token, to_interest(event.events));
+      const bool is_usual = report(fd_of(event), to_interest(event.events), token_of(event));
+      if (!is_usual) report_unusual(event);
     }
     // Removed ones may have filled a whole batch, with what is wanted behind them: look again.
     return count == static_cast<int>(events_.size()) && !has_ghosts_ ? EINTR : 0;
   }
 
   /// Of a registration that took over what an earlier one had in the set; or of none that wants it.
-  __attribute__((noinline)) void report_unusual(int fd, std::uint32_t token, Interest events) {
+  __attribute__((noinline)) void report_unusual(const epoll_event& event) {
+    const int fd = fd_of(event);
+    const std::uint32_t token = token_of(event);
     const InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
     const bool is_known = known.interest != Interest::none && known.token == token;
-    if (is_known && report(fd, events, known.generation)) return;
+    if (is_known && report(fd, to_interest(event.events), known.generation)) return;
     if (!is_known || !take_out(fd)) has_ghosts_ = true;
   }
 

@@ -73,7 +73,12 @@ class Function<Result(Arguments...)> {
   /// Runs the callable. Throws `std::logic_error` when there is none.
   Result operator()(Arguments... arguments) {
     if (operations_ == nullptr) throw_empty_function_call();
-    return operations_->invoke(buffer_, std::forward<Arguments>(arguments)...);
+    return operations_->invoke(std::forward<Arguments>(arguments)..., buffer_);
+  }
+
+  /// The same, for who knows that there is one.
+  Result call(Arguments... arguments) {
+    return operations_->invoke(std::forward<Arguments>(arguments)..., buffer_);
   }
 
   /// True exactly when there is something to call.
@@ -103,7 +108,8 @@ class Function<Result(Arguments...)> {
   using Passed = std::conditional_t<goes_by_value<Argument>, Argument, Argument&&>;
 
   struct Operations {
-    Result (*invoke)(void* buffer, Passed<Arguments>... arguments);
+    // The buffer comes last: without captures, the arguments are where the target wants them.
+    Result (*invoke)(Passed<Arguments>... arguments, void* buffer);
     void (*relocate)(void* from, void* to) noexcept;  // null: copying the bytes is enough
     void (*destroy)(void* buffer) noexcept;           // null: nothing to do
   };
@@ -122,7 +128,7 @@ class Function<Result(Arguments...)> {
         return **std::launder(static_cast<Target**>(buffer));
       }
     }
-    static Result invoke(void* buffer, Passed<Arguments>... arguments) {
+    static Result invoke(Passed<Arguments>... arguments, void* buffer) {
       if constexpr (std::is_void_v<Result>) {
         target(buffer)(std::forward<Arguments>(arguments)...);
       } else {

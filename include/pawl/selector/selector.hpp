@@ -87,6 +87,9 @@ class PAWL_API Selector {
   /// The registration of `fd`, or null. Valid until the next `add`, `modify` or `remove`.
   const SelectorKey* get_key(int fd) const;
 
+  /// Above each descriptor that ever was registered.
+  int fd_limit() const { return static_cast<int>(records_.size()); }
+
   /// How many descriptors are registered.
   std::size_t size() const { return size_; }
 
@@ -116,7 +119,9 @@ class PAWL_API Selector {
     if (record.generation != event_generation || record.is_closed) return false;
     const Interest wanted = events & record.key.interest;  // none after remove()
     if (wanted == Interest::none) return record.key.interest != Interest::none;
-    ready_->push_back(Ready{record.key, wanted});
+    Ready& added = ready_->emplace_back();
+    added.key = record.key;
+    added.events = wanted;
     return true;
   }
   /// For `wait`: `fd` isn't open (any more).
@@ -127,8 +132,6 @@ class PAWL_API Selector {
   }
   /// What the backend was last told about `fd`; none when it isn't registered.
   Interest applied_interest(int fd) const;
-  /// One more than the highest descriptor that ever was registered.
-  int fd_limit() const { return static_cast<int>(records_.size()); }
 
  private:
   struct Record {
