@@ -10,7 +10,8 @@
 
 namespace pawl {
 
-EventLoop::EventLoop(LoopOptions options) : parts_(std::make_unique<Parts>(std::move(options))) {}
+EventLoop::EventLoop(LoopOptions options)
+    : parts_(std::make_unique<LoopParts>(std::move(options))) {}
 
 EventLoop::~EventLoop() {
   parts_->services.clear();  // while all that they use of the loop is there

@@ -19,9 +19,9 @@ bool is_switched_on(const char* variable) {
 }  // namespace
 
 /// Notes for its lifetime that the loop is running, and on which thread.
-class EventLoop::Parts::RunScope {
+class LoopParts::RunScope {
  public:
-  explicit RunScope(Parts& parts) : parts_(parts) {
+  explicit RunScope(LoopParts& parts) : parts_(parts) {
     if (parts.is_running) {
       throw std::logic_error("EventLoop: run() called while the loop is running");
     }
@@ -37,10 +37,10 @@ class EventLoop::Parts::RunScope {
   RunScope& operator=(const RunScope&) = delete;
 
  private:
-  Parts& parts_;
+  LoopParts& parts_;
 };
 
-EventLoop::Parts::Parts(LoopOptions wanted)
+LoopParts::LoopParts(LoopOptions wanted)
     : options(std::move(wanted)),
       system(options.system != nullptr ? *options.system : System::real()),
       stream_calls(system),
@@ -71,7 +71,7 @@ EventLoop::Parts::Parts(LoopOptions wanted)
   mailbox->leave_pass();
 }
 
-EventLoop::Parts::~Parts() {
+LoopParts::~LoopParts() {
   letters.clear();  // what was taken and not run
   mailbox->close(letters);
   letters.clear();
@@ -86,7 +86,7 @@ EventLoop::Parts::~Parts() {
   pool.close();
 }
 
-void EventLoop::Parts::run(bool forever, TimePoint end) {
+void LoopParts::run(bool forever, TimePoint end) {
   const RunScope scope(*this);
   for (;;) {
     const bool is_stopping = mailbox->is_stopping();
@@ -98,7 +98,7 @@ void EventLoop::Parts::run(bool forever, TimePoint end) {
   }
 }
 
-bool EventLoop::Parts::run_once(std::optional<Duration> timeout) {
+bool LoopParts::run_once(std::optional<Duration> timeout) {
   const RunScope scope(*this);
   if (!timeout && !is_alive() && !mailbox->is_stopping()) return false;
   pass(timeout);
@@ -106,7 +106,7 @@ bool EventLoop::Parts::run_once(std::optional<Duration> timeout) {
   return is_alive();
 }
 
-void EventLoop::Parts::pass(std::optional<Duration> limit) {
+void LoopParts::pass(std::optional<Duration> limit) {
   poll(limit);
   // All three before any callback: what one of them posts waits for the next pass.
   ready.begin_batch(options.ready_budget);
@@ -124,7 +124,7 @@ void EventLoop::Parts::pass(std::optional<Duration> limit) {
   run_ready();
 }
 
-void EventLoop::Parts::poll(std::optional<Duration> limit) {
+void LoopParts::poll(std::optional<Duration> limit) {
   ++pass_number;
   pass_end.run();
   if (is_debug) watches.report_closed_ones(system, reporter);
@@ -138,7 +138,7 @@ void EventLoop::Parts::poll(std::optional<Duration> limit) {
   pass_time = system.now();
 }
 
-std::error_code EventLoop::Parts::select(std::optional<Duration> limit) {
+std::error_code LoopParts::select(std::optional<Duration> limit) {
   const bool had_some = std::exchange(had_letters, false);
   if (limit && *limit <= Duration::zero()) return selector->select(limit, ready_fds);
   if (had_some) {
@@ -152,7 +152,7 @@ std::error_code EventLoop::Parts::select(std::optional<Duration> limit) {
   return error;
 }
 
-std::optional<Duration> EventLoop::Parts::wait_limit(std::optional<Duration> limit) const {
+std::optional<Duration> LoopParts::wait_limit(std::optional<Duration> limit) const {
   const bool has_work = !ready.empty() || next_letter < letters.size() || !pass_end.empty();
   if (has_work) return Duration::zero();
   const std::optional<TimePoint> deadline = timers.next_deadline();
@@ -161,11 +161,11 @@ std::optional<Duration> EventLoop::Parts::wait_limit(std::optional<Duration> lim
   return limit ? std::min(*limit, until) : until;
 }
 
-void EventLoop::Parts::run_signals() {
+void LoopParts::run_signals() {
   if (const std::uint64_t set = mailbox->take_signals()) signals.run(set);
 }
 
-void EventLoop::Parts::run_timers() {
+void LoopParts::run_timers() {
   for (std::size_t i = 0; i < options.timer_budget; ++i) {
     CallbackSlot* slot = timers.pop_due();
     if (slot == nullptr) return;
@@ -174,7 +174,7 @@ void EventLoop::Parts::run_timers() {
       continue;
     }
     struct Rearm {
-      Parts& parts;
+      LoopParts& parts;
       CallbackSlot* slot;
       ~Rearm() { parts.rearm(slot); }
     };
@@ -183,7 +183,7 @@ void EventLoop::Parts::run_timers() {
   }
 }
 
-void EventLoop::Parts::rearm(CallbackSlot* slot) {
+void LoopParts::rearm(CallbackSlot* slot) {
   if (slot->status == CallbackStatus::cancelled) return pool.release(slot);
   const TimePoint now = system.now();
   const Duration late = now - slot->when;
@@ -193,7 +193,7 @@ void EventLoop::Parts::rearm(CallbackSlot* slot) {
   timers.add(slot);
 }
 
-void EventLoop::Parts::run_letters() {
+void LoopParts::run_letters() {
   for (std::size_t i = 0; i < options.ready_budget && next_letter < letters.size(); ++i) {
     struct Free {
       Function<void()>& letter;
@@ -205,17 +205,17 @@ void EventLoop::Parts::run_letters() {
   }
 }
 
-void EventLoop::Parts::run_ready() {
+void LoopParts::run_ready() {
   while (CallbackSlot* slot = ready.take()) runner.run_once(slot);
 }
 
-bool EventLoop::Parts::is_alive() const {
+bool LoopParts::is_alive() const {
   return !ready.empty() || next_letter < letters.size() || !timers.empty() ||
          watches.live_count() > 0 || signals.size() > 0 || jobs.size() > 0 ||
          mailbox->has_letters();
 }
 
-std::string EventLoop::Parts::why_alive() {
+std::string LoopParts::why_alive() {
   const TimePoint now = system.now();
   std::string text;
   pool.for_each_pending([&](const CallbackSlot& slot) {
@@ -234,7 +234,7 @@ std::string EventLoop::Parts::why_alive() {
   return text;
 }
 
-void EventLoop::Parts::adopt_orphan(std::unique_ptr<ChildReaper> orphan) {
+void LoopParts::adopt_orphan(std::unique_ptr<ChildReaper> orphan) {
   ChildReaper* reaper = orphan.get();
   orphans.push_back(std::move(orphan));
   reaper->orphan([this, reaper](const ChildStatus&) {
@@ -243,17 +243,17 @@ void EventLoop::Parts::adopt_orphan(std::unique_ptr<ChildReaper> orphan) {
   });
 }
 
-void EventLoop::Parts::on_ready(Interest) { mailbox->drain_wake_fd(); }
+void LoopParts::on_ready(Interest) { mailbox->drain_wake_fd(); }
 
-std::string EventLoop::Parts::describe() const { return "wake-up"; }
+std::string LoopParts::describe() const { return "wake-up"; }
 
-bool EventLoop::Parts::report_wrong_thread(const char* operation) {
+bool LoopParts::report_wrong_thread(const char* operation) {
   reporter.say(std::string(operation) +
                " called from a thread that is not the loop's; use call_soon_threadsafe");
   return true;
 }
 
-void EventLoop::Parts::throw_wrong_thread(const char* operation) {
+void LoopParts::throw_wrong_thread(const char* operation) {
   throw std::logic_error(std::string("EventLoop::") + operation +
                          " called from a thread that is not the loop's; use call_soon_threadsafe");
 }

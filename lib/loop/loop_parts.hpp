@@ -32,9 +32,9 @@ namespace pawl {
 /// What an `EventLoop` is made of, and the one pass that it makes again and again.
 ///
 /// Threads: the loop's, but for the mailbox.
-struct EventLoop::Parts final : IoHandler {
-  explicit Parts(LoopOptions wanted);
-  ~Parts();
+struct LoopParts final : IoHandler {
+  explicit LoopParts(LoopOptions wanted);
+  ~LoopParts();
 
   class RunScope;
 

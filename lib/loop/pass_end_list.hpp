@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "pawl/loop/io_handler.hpp"
@@ -15,13 +16,13 @@ namespace pawl {
 class PassEndList {
  public:
   /// A place in the list; 0 is none.
-  using Position = std::size_t;
+  using Position = std::uint32_t;
 
   bool empty() const { return handlers_.empty(); }
 
   Position add(IoHandler& handler) {
     handlers_.push_back(&handler);
-    return handlers_.size();
+    return static_cast<Position>(handlers_.size());
   }
 
   void remove(Position position) {

@@ -138,7 +138,7 @@ void WatchTable::dispatch(const std::vector<Ready>& ready) {
 inline void WatchTable::run_handler(const Watch& watch, Interest events, bool is_timed) {
   IoHandler* handler = watch.handler;
   const auto call = [=] { handler->on_ready(events); };
-  if (!is_timed) return runner_.guard_untimed(call);
+  if (__builtin_expect(!is_timed, true)) return runner_.guard_untimed(call);
   const Place place{watch.file, watch.line};
   runner_.guard_timed(call, [=] { return "I/O handler registered at " + to_string(place); });
 }

@@ -27,6 +27,7 @@ std::string_view to_string(ConnectionState state) { return connection_table.name
 Connection::Connection(EventLoop& loop, std::shared_ptr<const ConnectionOptions> options,
                        Place place)
     : loop_(loop),
+      parts_(loop.parts()),
       options_(std::move(options)),
       allows_half_open_(options_->allow_half_open),
       has_idle_timeout_(options_->idle_timeout > Duration::zero()),
@@ -34,7 +35,7 @@ Connection::Connection(EventLoop& loop, std::shared_ptr<const ConnectionOptions>
           std::min({Scratch::cork_bytes, std::max<std::size_t>(options_->high_water, 1) - 1,
                     options_->write_limit}))),
       place_(place) {
-  unusual_.is_observed = loop.parts().observer != nullptr;
+  unusual_.is_observed = parts_.observer != nullptr;
 }
 
 std::unique_ptr<Connection> Connection::make(EventLoop& loop, ConnectionOptions&& options,
@@ -109,7 +110,7 @@ std::error_code Connection::start(int fd, Endpoint peer) {
   peer_ = std::move(peer);
   connected_at_ = last_input_ = last_output_ = loop_.time();  // the pass may have begun long ago
   interest_ = Interest::read;
-  loop_.parts().scratch.read_buffer();  // is made
+  parts_.scratch.read_buffer();  // is made
   if (const std::error_code error = loop_.add_handler(fd, interest_, *this, place_)) return error;
   step(output_.empty() ? ConnectionEvent::connected : ConnectionEvent::connected_to_send);
   arm_timer();
@@ -118,25 +119,28 @@ std::error_code Connection::start(int fd, Endpoint peer) {
 
 Connection::~Connection() {
   if (frame_ != nullptr) {
-    frame_->is_destroyed = true;
-    if (frame_->running == on_data_.get()) frame_->keep(std::move(on_data_));
+    frame_->is_destroyed = frame_->has_news = true;
+    const bool is_running = on_data_ != nullptr && frame_->running == on_data_.get();
+    if (is_running) frame_->keep(std::move(on_data_));
   }
-  loop_.parts().pass_end.remove(flush_position_);
+  parts_.pass_end.remove(flush_position_);
   timer_.cancel();
-  output_.clear(loop_.parts().scratch);
+  output_.clear(parts_.scratch);
   if (fd_ >= 0) reset_and_close_socket();
 }
 
 // User code
 
-/// What it kept before doesn't run any more.
 void Connection::Frame::keep(std::unique_ptr<DataCallback> callback) {
-  free_kept();
-  kept = callback.release();
+  has_news = true;
+  delete std::exchange(kept, callback.release());  // that one doesn't run any more
 }
 
-void Connection::Frame::free_kept() {
-  const std::unique_ptr<DataCallback> freed(std::exchange(kept, nullptr));
+/// Frees what was kept, once none of it runs. True when the connection is destroyed, be it by that.
+bool Connection::Frame::settle() {
+  running = nullptr;
+  while (kept != nullptr) delete std::exchange(kept, nullptr);
+  return is_destroyed;
 }
 
 void Connection::on_connected(Function<void(Connection&)> callback) {
@@ -201,7 +205,7 @@ void Connection::end_frame() {
 /// What was written leaves before the loop polls: others may read until then.
 void Connection::leave_by_exception() {
   follow_peer();
-  output_.leave_read_buffer(loop_.parts().scratch);
+  output_.leave_read_buffer(parts_.scratch);
   frame_ = nullptr;
   request_flush();
   if (state() == ConnectionState::done) defer();
@@ -245,7 +249,7 @@ void Connection::on_deferred() {
 // State
 
 void Connection::step_observed(ConnectionEvent event) {
-  machine_.step(event, loop_.parts().observer, this, peer_name());
+  machine_.step(event, parts_.observer, this, peer_name());
 }
 
 void Connection::change_interest(Interest wanted) {

@@ -83,7 +83,7 @@ void Connection::end(CloseReason reason, std::error_code error, std::string_view
   error_ = error;
   if (unusual_.output_side != Output::failed) unsent_bytes_ = output_.bytes();
   step(error ? ConnectionEvent::failed : ConnectionEvent::closed);
-  output_.clear(loop_.parts().scratch);
+  output_.clear(parts_.scratch);
   unusual_.is_congested = false;
   timer_.cancel();
   end_dial();

@@ -13,7 +13,7 @@
 namespace pawl {
 
 inline void Connection::step(ConnectionEvent event) {
-  if (loop_.parts().observer == nullptr) {
+  if (parts_.observer == nullptr) {
     machine_.step(event);
   } else {
     step_observed(event);
@@ -46,7 +46,7 @@ inline void Connection::update_interest() {
 
 inline void Connection::request_flush() {
   if (frame_ != nullptr || flush_position_ != 0 || fd_ < 0) return;
-  flush_position_ = loop_.parts().pass_end.add(*this);
+  flush_position_ = parts_.pass_end.add(*this);
 }
 
 inline void Connection::flush() {
@@ -59,16 +59,15 @@ inline bool Connection::has_usual_output() const { return output_.is_corked() &&
 /// Sends that, and leaves the frame.
 __attribute__((always_inline)) inline void Connection::flush_usual() {
   const std::string_view bytes = output_.corked();
-  EventLoop::Parts& parts = loop_.parts();
-  const std::int64_t sent = parts.stream_calls.send(fd_, bytes.data(), bytes.size());
+  const std::int64_t sent = parts_.stream_calls.send(fd_, bytes.data(), bytes.size());
   if (__builtin_expect(sent != static_cast<std::int64_t>(bytes.size()), false)) {
     take_sent(StreamCalls::result_of(sent));
     end_flush();
     return end_frame();
   }
-  last_output_ = parts.pass_time;
+  last_output_ = parts_.pass_time;
   bytes_sent_ += bytes.size();
-  output_.uncork(parts.scratch);
+  output_.uncork(parts_.scratch);
   if (__builtin_expect(state() == ConnectionState::sending, true))
     machine_.step(ConnectionEvent::flushed);
   // Its timer, if it has one, was set when it became RECEIVING, and follows it by itself.
@@ -85,10 +84,10 @@ inline void Connection::in_frame(Body body) {
   try {
     body(frame);
   } catch (...) {
-    if (!frame.is_destroyed) leave_by_exception();
+    if (!frame.settle()) leave_by_exception();
     throw;
   }
-  if (frame.is_destroyed) return;
+  if (__builtin_expect(frame.has_news, false) && frame.settle()) return;
   if (!has_usual_output()) return leave_frame();
   flush_usual();
 }

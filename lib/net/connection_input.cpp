@@ -36,10 +36,10 @@ inline bool Connection::call_data(std::string_view bytes) {
 
 /// False when there is nothing more to do for this connection.
 inline bool Connection::take_input(std::string_view bytes) {
-  last_input_ = loop_.parts().pass_time;
+  last_input_ = parts_.pass_time;
   bytes_received_ += bytes.size();
   if (!unusual_.is_closing) return call_data(bytes);
-  drained_bytes_ += bytes.size();
+  drained_bytes_ += static_cast<std::uint32_t>(bytes.size());
   if (drained_bytes_ <= longest_drain || !output_.empty()) return true;
   end_by_input({}, "close");
   return false;
@@ -58,23 +58,20 @@ inline bool Connection::take_received(SystemResult result, const char* buffer) {
 /// False when there is nothing more to read now.
 inline bool Connection::read_once() {
   if (unusual_.has_special_input && rare_->fds) return read_special();
-  EventLoop::Parts& parts = loop_.parts();
-  char* buffer = parts.scratch.read_buffer();
-  return take_received(parts.system.recv(fd_, buffer, Scratch::read_bytes), buffer);
+  char* buffer = parts_.scratch.read_buffer();
+  return take_received(parts_.system.recv(fd_, buffer, Scratch::read_bytes), buffer);
 }
 
 /// The same as `read_input`, when nothing is out of the ordinary.
 inline void Connection::read_usual(Frame& frame) {
-  EventLoop::Parts& parts = loop_.parts();
-  char* buffer = parts.scratch.made_read_buffer();
-  const std::int64_t received = parts.stream_calls.recv(fd_, buffer, Scratch::read_bytes);
+  const std::int64_t received =
+      parts_.stream_calls.recv(fd_, parts_.scratch.made_read_buffer(), Scratch::read_bytes);
   if (received <= 0) return on_no_input(StreamCalls::result_of(received));
-  const std::string_view bytes(buffer, static_cast<std::size_t>(received));
-  last_input_ = parts.pass_time;
-  bytes_received_ += bytes.size();
-  call_data(frame, bytes);
-  const bool is_full = bytes.size() == Scratch::read_bytes;
-  if (is_full && !frame.is_destroyed) read_more(reads_per_wakeup - 1);
+  const auto size = static_cast<std::size_t>(received);
+  last_input_ = parts_.pass_time;
+  bytes_received_ += size;
+  call_data(frame, std::string_view(parts_.scratch.made_read_buffer(), size));
+  if (size == Scratch::read_bytes && !frame.is_destroyed) read_more(reads_per_wakeup - 1);
 }
 
 void Connection::read_input() {
@@ -85,7 +82,7 @@ void Connection::read_input() {
 void Connection::read_more(int reads) {
   for (int i = 0; i < reads && wants_input(); ++i) {
     if (unusual_.has_special_input && !rare_->unread.empty()) return;  // comes first, in a pass
-    output_.leave_read_buffer(loop_.parts().scratch);
+    output_.leave_read_buffer(parts_.scratch);
     if (!read_once()) return;
   }
 }
@@ -93,7 +90,7 @@ void Connection::read_more(int reads) {
 bool Connection::read_special() {
   SystemResult result;
   if (!receive_with_fds(result)) return false;  // for now
-  return take_received(result, loop_.parts().scratch.read_buffer());
+  return take_received(result, parts_.scratch.read_buffer());
 }
 
 void Connection::on_no_input(SystemResult result) {
@@ -106,9 +103,9 @@ void Connection::on_no_input(SystemResult result) {
 /// descriptors or an error. Bytes wait as unread ones while on_fds runs, which may pause or
 /// release.
 bool Connection::receive_with_fds(SystemResult& result) {
-  iovec piece{loop_.parts().scratch.read_buffer(), Scratch::read_bytes};
+  iovec piece{parts_.scratch.read_buffer(), Scratch::read_bytes};
   FdMessage message(piece);
-  result = loop_.parts().system.recvmsg(fd_, message.get(), 0);
+  result = parts_.system.recvmsg(fd_, message.get(), 0);
   if (!result.ok()) return true;
   std::vector<UniqueFd> fds = message.take_fds();
   if (message.is_truncated()) {  // no room in this process's table; the kernel closed the others
@@ -118,7 +115,7 @@ bool Connection::receive_with_fds(SystemResult& result) {
   if (fds.empty() || unusual_.is_closing) return true;
   last_input_ = loop_.pass_time();
   bytes_received_ += result.bytes();
-  unread(std::string_view(loop_.parts().scratch.read_buffer(), result.bytes()));
+  unread(std::string_view(parts_.scratch.read_buffer(), result.bytes()));
   if (call(rare_->fds, std::move(fds))) deliver_unread();
   return false;
 }

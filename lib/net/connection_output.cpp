@@ -61,7 +61,7 @@ inline bool Connection::accepts_output(std::size_t bytes) {
 
 inline void Connection::after_write() {
   if (output_.empty()) return;
-  if (fd_ < 0) output_.settle(loop_.parts().scratch);  // it is CONNECTING
+  if (fd_ < 0) output_.settle(parts_.scratch);  // it is CONNECTING
   if (output_.memory_bytes() >= options_->high_water) unusual_.is_congested = true;
   is_drain_due_ = unusual_.wants_drained;
   step(ConnectionEvent::written);
@@ -73,7 +73,7 @@ inline void Connection::after_write() {
 void Connection::write(std::string_view bytes) {
   const bool is_first =
       frame_ != nullptr && !unusual_.any() && state() == ConnectionState::receiving;
-  if (!is_first || !output_.borrow(bytes, cork_room_, loop_.parts().scratch)) {
+  if (!is_first || !output_.borrow(bytes, cork_room_, parts_.scratch)) {
     return write_copied(bytes);
   }
   machine_.step(ConnectionEvent::written);
@@ -82,7 +82,7 @@ void Connection::write(std::string_view bytes) {
 void Connection::write_copied(std::string_view bytes) {
   const bool is_open = state() == ConnectionState::receiving || state() == ConnectionState::sending;
   const bool is_usual = frame_ != nullptr && !unusual_.any() && is_open;
-  if (!is_usual || !output_.append_to_cork(bytes, cork_room_, loop_.parts().scratch)) {
+  if (!is_usual || !output_.append_to_cork(bytes, cork_room_, parts_.scratch)) {
     return write_unusual(bytes);
   }
   if (state() == ConnectionState::receiving) machine_.step(ConnectionEvent::written);
@@ -90,13 +90,13 @@ void Connection::write_copied(std::string_view bytes) {
 
 void Connection::write_unusual(std::string_view bytes) {
   if (!accepts_output(bytes.size())) return;
-  output_.append(bytes, loop_.parts().scratch);
+  output_.append(bytes, parts_.scratch);
   after_write();
 }
 
 void Connection::write(std::string&& bytes) {
   if (!accepts_output(bytes.size())) return;
-  output_.append(std::move(bytes), loop_.parts().scratch);
+  output_.append(std::move(bytes), parts_.scratch);
   after_write();
 }
 
@@ -106,7 +106,7 @@ void Connection::write_file(UniqueFd file, std::uint64_t offset, std::uint64_t l
     return;
   }
   if (!file) return end(system_error_code(EBADF), "write_file");
-  output_.append_file(std::move(file), offset, length, loop_.parts().scratch);
+  output_.append_file(std::move(file), offset, length, parts_.scratch);
   after_write();
 }
 
@@ -120,7 +120,7 @@ void Connection::write_fds(std::string_view bytes, std::vector<UniqueFd> fds) {
     throw std::logic_error("Connection::write_fds: no Unix socket: " + describe());
   }
   if (!accepts_output(bytes.size())) return;
-  output_.append_fds(bytes, std::move(fds), loop_.parts().scratch);
+  output_.append_fds(bytes, std::move(fds), parts_.scratch);
   after_write();
 }
 
@@ -145,10 +145,9 @@ int Connection::send_some() {
   if (state() == ConnectionState::done) return 0;  // by the file
   if (!sent.result.ok()) return sent.result.error;
   // Outside of a wake-up, the last pass may have been long ago.
-  if (sent.result.bytes() > 0)
-    last_output_ = frame_ != nullptr ? loop_.parts().pass_time : loop_.time();
+  if (sent.result.bytes() > 0) last_output_ = frame_ != nullptr ? parts_.pass_time : loop_.time();
   bytes_sent_ += sent.result.bytes();
-  output_.consume(sent.result.bytes(), loop_.parts().scratch);
+  output_.consume(sent.result.bytes(), parts_.scratch);
   return sent.result.bytes() < sent.wanted ? EAGAIN : 0;
 }
 
@@ -163,7 +162,7 @@ inline void Connection::finish_output() {
   if (state() == ConnectionState::sending) step(ConnectionEvent::flushed);
   if (unusual_.output_side == Output::finishing) {
     // When both sides have ended it is closed right away, which tells the peer as much.
-    if (!unusual_.has_peer_ended) loop_.parts().system.shutdown(fd_, SHUT_WR);
+    if (!unusual_.has_peer_ended) parts_.system.shutdown(fd_, SHUT_WR);
     unusual_.output_side = Output::finished;
   }
   if (unusual_.output_side == Output::finished && unusual_.has_peer_ended) end({}, "close");
@@ -173,15 +172,15 @@ inline void Connection::finish_output() {
 inline bool Connection::send_corked() {
   const std::string_view bytes = output_.corked();
   if (bytes.empty()) return false;
-  take_sent(loop_.parts().system.send(fd_, bytes.data(), bytes.size()));
+  take_sent(parts_.system.send(fd_, bytes.data(), bytes.size()));
   return true;
 }
 
 void Connection::take_sent(SystemResult sent) {
   if (!sent.ok()) return stop_sending(sent.error);
-  last_output_ = frame_ != nullptr ? loop_.parts().pass_time : loop_.time();
+  last_output_ = frame_ != nullptr ? parts_.pass_time : loop_.time();
   bytes_sent_ += sent.bytes();
-  output_.consume(sent.bytes(), loop_.parts().scratch);
+  output_.consume(sent.bytes(), parts_.scratch);
   if (!output_.empty()) stop_sending(EAGAIN);
 }
 
@@ -192,7 +191,7 @@ void Connection::stop_sending(int error) {
   const bool is_full =
       error == EAGAIN || error == ENOBUFS || error == ENOMEM || error == EINPROGRESS;
   if (!is_full) fail_output(error);
-  output_.settle(loop_.parts().scratch);
+  output_.settle(parts_.scratch);
 }
 
 void Connection::send_queued() {
@@ -220,7 +219,7 @@ void Connection::end_flush() {
 Connection::Sent Connection::send_pieces() {
   const std::string_view first = output_.piece(0);
   if (output_.piece(1).empty() || output_.attachment(1) != nullptr) {
-    return {loop_.parts().system.send(fd_, first.data(), first.size()), first.size()};
+    return {parts_.system.send(fd_, first.data(), first.size()), first.size()};
   }
   std::array<iovec, pieces_per_send> pieces;
   msghdr message{};
@@ -232,18 +231,17 @@ Connection::Sent Connection::send_pieces() {
     pieces[message.msg_iovlen] = iovec{const_cast<char*>(piece.data()), piece.size()};
     wanted += piece.size();
   }
-  return {loop_.parts().system.sendmsg(fd_, &message, 0), wanted};
+  return {parts_.system.sendmsg(fd_, &message, 0), wanted};
 }
 
 /// Descriptors go once, with the first byte; the rest of their piece is plain bytes.
 Connection::Sent Connection::send_fds() {
   const std::string_view bytes = output_.piece(0);
   std::vector<UniqueFd>& fds = output_.attachment(0)->fds;
-  if (fds.empty())
-    return {loop_.parts().system.send(fd_, bytes.data(), bytes.size()), bytes.size()};
+  if (fds.empty()) return {parts_.system.send(fd_, bytes.data(), bytes.size()), bytes.size()};
   iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
   FdMessage message(piece, fds);
-  const SystemResult result = loop_.parts().system.sendmsg(fd_, message.get(), 0);
+  const SystemResult result = parts_.system.sendmsg(fd_, message.get(), 0);
   if (result.ok() && result.bytes() > 0) fds.clear();
   return {result, bytes.size()};
 }
@@ -252,7 +250,7 @@ Connection::Sent Connection::send_file() {
   const OutputQueue::Attachment& range = *output_.attachment(0);
   const std::size_t wanted =
       static_cast<std::size_t>(std::min<std::uint64_t>(range.length, longest_sendfile));
-  SystemResult result = loop_.parts().system.sendfile(fd_, range.file.get(), range.offset, wanted);
+  SystemResult result = parts_.system.sendfile(fd_, range.file.get(), range.offset, wanted);
   if (is_of_file(result.error)) return copy_file(range);
   if (result.ok() && result.bytes() == 0) end(Errc::file_ended, "write_file");
   // Less may be a full socket or the end of the file; the next try tells.
@@ -265,11 +263,11 @@ Connection::Sent Connection::copy_file(const OutputQueue::Attachment& range) {
   const std::size_t wanted =
       static_cast<std::size_t>(std::min<std::uint64_t>(range.length, buffer.size()));
   const SystemResult got =
-      loop_.parts().system.pread(range.file.get(), buffer.data(), wanted, range.offset);
+      parts_.system.pread(range.file.get(), buffer.data(), wanted, range.offset);
   if (!got.ok()) end(got.code(), "read for write_file");
   if (got.ok() && got.bytes() == 0) end(Errc::file_ended, "write_file");
   if (state() == ConnectionState::done) return {got, 0};
-  return {loop_.parts().system.send(fd_, buffer.data(), got.bytes()), got.bytes()};
+  return {parts_.system.send(fd_, buffer.data(), got.bytes()), got.bytes()};
 }
 
 /// What came before may still be there to read, so the end comes from reading.
@@ -277,7 +275,7 @@ void Connection::fail_output(int error) {
   unusual_.output_side = Output::failed;
   output_error_ = error;
   unsent_bytes_ = output_.bytes();
-  output_.clear(loop_.parts().scratch);
+  output_.clear(parts_.scratch);
   is_drain_due_ = false;
   unusual_.is_congested = false;
   last_output_ = loop_.time();

@@ -116,7 +116,7 @@ class EpollSelector final : public Selector {
       const epoll_event& event = events_[static_cast<std::size_t>(i)];
       // Mostly it is the registration that the token was made for.
       const bool is_usual = report(fd_of(event), to_interest(event.events), token_of(event));
-      if (!is_usual) report_unusual(event);
+      if (__builtin_expect(!is_usual, false)) report_unusual(event);
     }
     // Removed ones may have filled a whole batch, with what is wanted behind them: look again.
     return count == static_cast<int>(events_.size()) && !has_ghosts_ ? EINTR : 0;

@@ -30,6 +30,7 @@ namespace pawl {
 class Observer;
 class System;
 class ThreadPool;
+struct LoopParts;
 
 /// What a loop is made with.
 struct LoopOptions {
@@ -173,8 +174,7 @@ class PAWL_API EventLoop {
   void report(std::string_view line);
 
   /// For the library's own classes.
-  struct Parts;
-  Parts& parts() { return *parts_; }
+  LoopParts& parts() { return *parts_; }
 
  private:
   /// What was queued for the next pass, but for its callback, which is there uninitialised.
@@ -186,7 +186,7 @@ class PAWL_API EventLoop {
   Queued queue_soon_with_care(Place place, bool dies_as_nothing);
   Job start_job(ThreadPool& pool, Function<void()> work, Function<void()> done, Place place);
 
-  std::unique_ptr<Parts> parts_;
+  std::unique_ptr<LoopParts> parts_;
 };
 
 template <typename Callable, typename>

@@ -43,6 +43,7 @@ class PAWL_API Mailbox {
 
  private:
   friend class EventLoop;
+  friend struct LoopParts;
   using Letters = std::vector<Function<void()>>;
 
   /// Readable when the loop must wake up.

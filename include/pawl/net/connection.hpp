@@ -35,6 +35,7 @@ class Dialer;
 class EventLoop;
 class Resolver;
 class Server;
+struct LoopParts;
 struct SystemResult;
 
 /// What a connection is made with. Durations of 0 are no limit.
@@ -214,18 +215,13 @@ class PAWL_API Connection final : private IoHandler {
   };
   /// On the stack of whoever calls user code: tells it what that has done meanwhile.
   struct Frame {
-    Frame() = default;
-    Frame(const Frame&) = delete;
-    Frame& operator=(const Frame&) = delete;
-    ~Frame() {
-      if (__builtin_expect(kept != nullptr, false)) free_kept();
-    }
     void keep(std::unique_ptr<DataCallback> callback);
-    void free_kept();
+    bool settle();
 
+    bool has_news = false;  // true exactly when something of the next two happened
     bool is_destroyed = false;
+    DataCallback* kept = nullptr;   // on_data, when it was set anew or destroyed by itself; owned
     const void* running = nullptr;  // the member whose callback runs; null when it was set anew
-    DataCallback* kept = nullptr;   // owned; on_data, when it was set anew or destroyed by itself
   };
   /// What most connections of a server do without.
   struct Rare {
@@ -333,6 +329,7 @@ class PAWL_API Connection final : private IoHandler {
   std::string peer_name() const;
 
   EventLoop& loop_;
+  LoopParts& parts_;  // the loop's
   std::shared_ptr<const ConnectionOptions> options_;
   int fd_ = -1;
   Unusual unusual_;
@@ -353,11 +350,12 @@ class PAWL_API Connection final : private IoHandler {
   std::string_view ended_by_;  // the operation
   Frame* frame_ = nullptr;
   OutputQueue output_;
-  std::uint64_t unsent_bytes_ = 0;  // when DONE
-  std::size_t flush_position_ = 0;  // in the loop's list of what to do before polling; 0: not there
+  std::uint64_t unsent_bytes_ = 0;   // when DONE
+  std::uint32_t drained_bytes_ = 0;  // input that close() dropped
+  std::uint32_t flush_position_ =
+      0;  // in the loop's list of what to do before polling; 0: not there
   std::uint64_t bytes_received_ = 0;
   std::uint64_t bytes_sent_ = 0;
-  std::size_t drained_bytes_ = 0;  // input that close() dropped
   TimePoint last_input_{};
   TimePoint last_output_{};
   TimePoint close_started_{};

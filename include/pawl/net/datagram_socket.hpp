@@ -253,7 +253,7 @@ class PAWL_API DatagramSocket final : private IoHandler {
   std::unique_ptr<DatagramQueue> queue_;
   std::size_t unsent_bytes_ = 0;      // when DONE
   std::size_t unsent_datagrams_ = 0;  // when DONE
-  std::size_t flush_position_ = 0;    // in the loop's list of what to do before polling; 0: none
+  std::uint32_t flush_position_ = 0;  // in the loop's list of what to do before polling; 0: none
   std::vector<Held> held_;
   std::vector<Failure> failures_;
   std::uint64_t datagrams_received_ = 0;

@@ -119,9 +119,7 @@ class PAWL_API Selector {
     if (record.generation != event_generation || record.is_closed) return false;
     const Interest wanted = events & record.key.interest;  // none after remove()
     if (wanted == Interest::none) return record.key.interest != Interest::none;
-    Ready& added = ready_->emplace_back();
-    added.key = record.key;
-    added.events = wanted;
+    ready_->emplace_back(NewReady{record.key, wanted});
     return true;
   }
   /// For `wait`: `fd` isn't open (any more).
@@ -142,6 +140,13 @@ class PAWL_API Selector {
     bool is_change_queued = false;      // true exactly while fd stands in changed_
     bool is_always_ready = false;       // true exactly when the kernel refuses to watch it (EPERM)
     bool is_closed = false;             // true exactly when it was seen closed and reported once
+  };
+
+  /// Makes a `Ready` where it is to stay, instead of moving it there.
+  struct NewReady {
+    const SelectorKey& key;
+    Interest events;
+    operator Ready() const { return Ready{key, events}; }
   };
 
   /// Tells the kernel (or remembers for `wait`) that `fd` goes from one interest to another; none
