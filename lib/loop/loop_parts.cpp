@@ -119,23 +119,24 @@ void LoopParts::pass(std::optional<Duration> limit) {
   }
   watches.dispatch(ready_fds);
   run_signals();
-  run_timers();
-  run_letters();
-  run_ready();
+  if (timers.has_due()) run_timers();
+  if (next_letter < letters.size()) run_letters();
+  if (ready.has_batch()) run_ready();
 }
 
 void LoopParts::poll(std::optional<Duration> limit) {
   ++pass_number;
   pass_end.run();
   if (is_debug) watches.report_closed_ones(system, reporter);
-  const std::error_code error = select(wait_limit(limit));
+  if (const std::error_code error = select(wait_limit(limit))) throw_unpolled(error);
+  pass_time = system.now();
+}
+
+void LoopParts::throw_unpolled(std::error_code error) const {
   if (error == Errc::used_after_fork) {
     throw std::logic_error("EventLoop: used in a forked child; make a new one there");
   }
-  if (error) {
-    throw std::system_error(error, "EventLoop: selector " + std::string(selector->name()));
-  }
-  pass_time = system.now();
+  throw std::system_error(error, "EventLoop: selector " + std::string(selector->name()));
 }
 
 std::error_code LoopParts::select(std::optional<Duration> limit) {

@@ -42,6 +42,7 @@ struct LoopParts final : IoHandler {
   void pass(std::optional<Duration> limit);
   void poll(std::optional<Duration> limit);
   std::error_code select(std::optional<Duration> limit);
+  [[noreturn]] void throw_unpolled(std::error_code error) const;
   void run_signals();
   void run_timers();
   void run_letters();

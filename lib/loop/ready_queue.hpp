@@ -46,6 +46,9 @@ class ReadyQueue {
     from_later_ = std::min(later_.size(), budget - from_running);
   }
 
+  /// True exactly when something of the batch is left for `take`.
+  bool has_batch() const { return batch_ > 0; }
+
   /// The next one of the batch, with the queue's reference to it; null when there is no more.
   CallbackSlot* take() {
     for (;;) {

@@ -42,7 +42,7 @@ std::optional<TimePoint> TimerQueue::next_deadline() const {
 
 void TimerQueue::collect(TimePoint now, std::size_t budget) {
   const std::uint64_t until = ticks(now);
-  if (due_.size() - next_due_ < budget) drop_taken();
+  if (next_due_ != 0 && due_.size() - next_due_ < budget) drop_taken();
   while (due_.size() < budget) {
     const std::size_t index = levels_ == 0 ? 0 : first_bucket();
     const std::uint64_t start = levels_ == 0 ? UINT64_MAX : bucket_start(index);

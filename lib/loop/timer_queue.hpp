@@ -73,6 +73,9 @@ class TimerQueue {
   /// Finds out which timers are due at `now`: at least `budget` of them, when there are so many.
   void collect(TimePoint now, std::size_t budget);
 
+  /// True exactly when there is something for `pop_due` to look at.
+  bool has_due() const { return next_due_ < due_.size(); }
+
   /// Takes the next one that `collect` found; null when there is no more.
   CallbackSlot* pop_due();
 

@@ -35,7 +35,7 @@ Connection::Connection(EventLoop& loop, std::shared_ptr<const ConnectionOptions>
           std::min({Scratch::cork_bytes, std::max<std::size_t>(options_->high_water, 1) - 1,
                     options_->write_limit}))),
       place_(place) {
-  unusual_.is_observed = parts_.observer != nullptr;
+  unusual_.is_followed = parts_.observer != nullptr;
 }
 
 std::unique_ptr<Connection> Connection::make(EventLoop& loop, ConnectionOptions&& options,
@@ -148,7 +148,7 @@ void Connection::on_connected(Function<void(Connection&)> callback) {
 }
 
 void Connection::on_drained(Function<void(Connection&)> callback) {
-  unusual_.wants_drained = true;
+  unusual_.is_followed = true;
   if (!output_.empty()) is_drain_due_ = true;
   set(rare().drained, std::move(callback));
 }
@@ -256,6 +256,7 @@ void Connection::change_interest(Interest wanted) {
   const bool has_blocked = has(wanted & ~interest_, Interest::write);
   if (has_blocked) last_output_ = loop_.time();
   interest_ = wanted;
+  unusual_.waits_otherwise = wanted != Interest::read;
   loop_.modify_handler(fd_, wanted);
 }
 

@@ -70,8 +70,8 @@ __attribute__((always_inline)) inline void Connection::flush_usual() {
   output_.uncork(parts_.scratch);
   if (__builtin_expect(state() == ConnectionState::sending, true))
     machine_.step(ConnectionEvent::flushed);
-  // Its timer, if it has one, was set when it became RECEIVING, and follows it by itself.
-  if (interest_ != Interest::read) return end_frame();
+  // Its interest is as usual too. Its timer was set when it became RECEIVING, and follows by
+  // itself.
   frame_ = nullptr;
 }
 

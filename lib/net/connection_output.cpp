@@ -63,7 +63,7 @@ inline void Connection::after_write() {
   if (output_.empty()) return;
   if (fd_ < 0) output_.settle(parts_.scratch);  // it is CONNECTING
   if (output_.memory_bytes() >= options_->high_water) unusual_.is_congested = true;
-  is_drain_due_ = unusual_.wants_drained;
+  is_drain_due_ = unusual_.is_followed;
   step(ConnectionEvent::written);
   request_flush();
 }

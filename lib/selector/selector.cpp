@@ -92,12 +92,12 @@ std::error_code Selector::select(std::optional<Duration> timeout, std::vector<Re
   ready.clear();
   if (is_forked_child()) return Errc::used_after_fork;
   ready_ = &ready;
-  apply_changes();
+  if (!changed_.empty()) apply_changes();
   if (const int error = std::exchange(shortage_, 0)) {
     ready_ = nullptr;
     return system_error_code(error);
   }
-  report_always_ready();
+  if (!always_ready_.empty()) report_always_ready();
   if (!ready.empty()) timeout = Duration::zero();
   const std::error_code error = wait_until_ready(timeout);
   ready_ = nullptr;

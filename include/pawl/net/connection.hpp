@@ -202,9 +202,9 @@ class PAWL_API Connection final : private IoHandler {
     bool is_closing = false;      // true exactly after close(), ours or the peer's end's
     bool is_congested = false;
     Output output_side = Output::open;
-    bool is_observed = false;        // true exactly when the loop has an observer
+    bool is_followed = false;        // true from on_drained() on, and when the loop has an observer
     bool has_special_input = false;  // true from on_fds() or unread() on
-    bool wants_drained = false;      // true from on_drained() on
+    bool waits_otherwise = false;    // true exactly when the loop was told not to wait for reading
 
     bool any() const {
       static_assert(sizeof(Unusual) == sizeof(std::uint64_t));
