@@ -8,6 +8,8 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <random>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -314,4 +316,50 @@ TEST_CASE("A connection that echoes and is aborted or destroyed leaves the loop'
   });
   next.peer.send("hello");
   check_received(loop, next.peer, "hello!");
+}
+
+TEST_CASE("Whatever was done, the loop waits for what follows from where the connection stands") {
+  EventLoop loop;
+  loop.set_exception_handler([](std::exception_ptr) {});
+  TcpPair pair(tight);
+  const int fd = pair.ours.get();
+  Link link(loop, std::move(pair), {});
+  Connection& connection = *link.connection;
+  std::mt19937 random(7);
+  std::uint64_t sent = 0;
+  std::set<pawl::Interest> seen;
+  const auto below = [&](std::size_t limit) { return random() % limit; };
+  const auto act = [&](std::string_view bytes) {
+    switch (below(9)) {
+      case 0: return connection.pause_reading();
+      case 1: return connection.resume_reading();
+      case 2: return connection.write(std::string(below(40'000), 'x'));
+      case 3: return connection.on_drained([&](Connection& self) { self.write("drained"); });
+      case 4: return connection.on_drained({});
+      case 5: return connection.unread(bytes);
+      default: return connection.write(bytes);
+    }
+  };
+  connection.on_data([&](Connection&, std::string_view bytes) {
+    for (std::size_t i = below(4); i > 0; --i) act(bytes);
+    if (below(8) == 0) throw std::runtime_error("thrown by a callback");
+  });
+  for (int round = 0; round < 2'000; ++round) {
+    CAPTURE(round);
+    if (below(4) == 0) act("from outside");
+    if (below(4) == 0) link.peer.stop_reading();
+    if (below(3) == 0) link.peer.start_reading();
+    if (connection.bytes_received() + 500 > sent) {
+      link.peer.send(noise(100));
+      sent += 100;
+    }
+    passes(loop, 3);
+    const pawl::Interest expected =
+        (connection.is_reading_paused() ? pawl::Interest::none : pawl::Interest::read) |
+        (connection.buffered() > 0 ? pawl::Interest::write : pawl::Interest::none);
+    REQUIRE(loop.selector().get_key(fd)->interest == expected);
+    seen.insert(expected);
+  }
+  CHECK(seen.size() == 4);
+  connection.on_data({});
 }

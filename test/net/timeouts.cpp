@@ -3,8 +3,10 @@
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "net/stream.hpp"
@@ -154,6 +156,36 @@ TEST_CASE("A connection that can't send isn't idle") {
   timed.block();
   timed.advance(1h);
   CHECK_FALSE(timed.is_closed());
+}
+
+TEST_CASE("An echo begins the idle timeout anew, also after a time when it couldn't be sent") {
+  ConnectionOptions options = idle(10s);
+  SECTION("with a write timeout that is later") { options.write_timeout = 2h; }
+  SECTION("with none") { options.write_timeout = {}; }
+  TimedLink timed(options, tight);
+  Connection& connection = *timed.link.connection;
+  connection.on_data([](Connection& self, std::string_view bytes) { self.write(bytes); });
+  const auto echo = [&] {
+    const std::uint64_t before = connection.bytes_sent();
+    timed.link.peer.send("x");
+    timed.until([&] { return connection.bytes_sent() > before; });
+  };
+  timed.advance(9s);
+  echo();
+  timed.advance(9s);
+  timed.block();
+  timed.advance(1h);  // the timer fires in SENDING, and nothing is due
+  timed.link.peer.start_reading();
+  timed.until([&] { return connection.state() == ConnectionState::receiving; });
+  timed.advance(9s);
+  echo();
+  timed.advance(9s);
+  echo();
+  timed.advance(10s - 1ns);
+  CHECK_FALSE(timed.is_closed());
+  timed.advance(1ns);
+  CHECK(timed.is_closed());
+  CHECK(timed.link.record.error == Errc::timed_out);
 }
 
 TEST_CASE("write_timeout ends a connection whose peer takes nothing for so long") {
