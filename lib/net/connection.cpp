@@ -205,10 +205,10 @@ void Connection::end_frame() {
 /// What was written leaves before the loop polls: others may read until then.
 void Connection::leave_by_exception() {
   follow_peer();
-  output_.leave_read_buffer(parts_.scratch);
   frame_ = nullptr;
   request_flush();
   if (state() == ConnectionState::done) defer();
+  output_.leave_read_buffer(parts_.scratch);
 }
 
 void Connection::tell_closed() {
