@@ -25,7 +25,7 @@ Handle EventLoop::call_soon(Function<void()> callback, Place place) {
 }
 
 EventLoop::Queued EventLoop::queue_soon(Place place, bool dies_as_nothing) {
-  Parts& parts = *parts_;
+  LoopParts& parts = *parts_;
   const bool is_easy = !parts.is_debug && !parts.pool.is_exhausted() && !parts.ready.is_full();
   if (__builtin_expect(!is_easy, false)) return queue_soon_with_care(place, dies_as_nothing);
   CallbackSlot* slot = parts.add_soon(place, dies_as_nothing);

@@ -47,7 +47,7 @@ class ReadyQueue {
   }
 
   /// True exactly when something of the batch is left for `take`.
-  bool has_batch() const { return batch_ > 0; }
+  bool has_batch() const { return running_.begin != batch_end_ || from_later_ != 0; }
 
   /// The next one of the batch, with the queue's reference to it; null when there is no more.
   CallbackSlot* take() {
