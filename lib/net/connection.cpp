@@ -188,10 +188,29 @@ void Connection::introduce(Function<void(Connection&)>& on_connection) {
   in_frame([&](Frame&) { on_connection(*this); });
 }
 
+/// A frame must not stay behind when there is no memory for what its end brings.
+struct Connection::FrameEnd {
+  Connection& connection;
+  ~FrameEnd() { connection.frame_ = nullptr; }
+};
+
 /// What every wake-up ends with. The last step may destroy the connection.
 void Connection::leave_frame() {
-  follow_peer();
-  flush();
+  {
+    const FrameEnd at_the_end{*this};
+    follow_peer();
+    flush();
+  }
+  end_frame();
+}
+
+/// The same, when the kernel took part of the usual output.
+void Connection::leave_frame_after(SystemResult sent) {
+  {
+    const FrameEnd at_the_end{*this};
+    take_sent(sent);
+    end_flush();
+  }
   end_frame();
 }
 
@@ -204,11 +223,13 @@ void Connection::end_frame() {
 
 /// What was written leaves before the loop polls: others may read until then.
 void Connection::leave_by_exception() {
-  follow_peer();
   frame_ = nullptr;
-  request_flush();
+  or_lose_output([this] {
+    output_.leave_read_buffer(parts_.scratch);
+    follow_peer();
+    request_flush();
+  });
   if (state() == ConnectionState::done) defer();
-  output_.leave_read_buffer(parts_.scratch);
 }
 
 void Connection::tell_closed() {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
+#include <new>
 #include <utility>
 
 #include "loop/loop_parts.hpp"
@@ -61,9 +63,7 @@ __attribute__((always_inline)) inline void Connection::flush_usual() {
   const std::string_view bytes = output_.corked();
   const std::int64_t sent = parts_.stream_calls.send(fd_, bytes.data(), bytes.size());
   if (__builtin_expect(sent != static_cast<std::int64_t>(bytes.size()), false)) {
-    take_sent(StreamCalls::result_of(sent));
-    end_flush();
-    return end_frame();
+    return leave_frame_after(StreamCalls::result_of(sent));
   }
   last_output_ = parts_.pass_time;
   bytes_sent_ += bytes.size();
@@ -73,6 +73,17 @@ __attribute__((always_inline)) inline void Connection::flush_usual() {
   // Its interest is as usual too. Its timer was set when it became RECEIVING, and follows by
   // itself.
   frame_ = nullptr;
+}
+
+/// Does what takes memory to keep the output. Without it that is lost, and the connection fails for
+/// it; what it sends is never something else.
+template <typename Work>
+inline void Connection::or_lose_output(Work work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    fail_output(ENOMEM);
+  }
 }
 
 /// Runs `body`, which may call user code, and then what every wake-up ends with. The last step may

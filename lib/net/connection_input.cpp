@@ -82,7 +82,7 @@ void Connection::read_input() {
 void Connection::read_more(int reads) {
   for (int i = 0; i < reads && wants_input(); ++i) {
     if (unusual_.has_special_input && !rare_->unread.empty()) return;  // comes first, in a pass
-    output_.leave_read_buffer(parts_.scratch);
+    or_lose_output([this] { output_.leave_read_buffer(parts_.scratch); });
     if (!read_once()) return;
   }
 }

@@ -191,7 +191,7 @@ void Connection::stop_sending(int error) {
   const bool is_full =
       error == EAGAIN || error == ENOBUFS || error == ENOMEM || error == EINPROGRESS;
   if (!is_full) fail_output(error);
-  output_.settle(parts_.scratch);
+  or_lose_output([this] { output_.settle(parts_.scratch); });
 }
 
 void Connection::send_queued() {

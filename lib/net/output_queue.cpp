@@ -23,9 +23,11 @@ std::uint64_t OutputQueue::Piece::size() const {
   return is_file() ? attachment->length : bytes.size();
 }
 
-OutputQueue::Piece& OutputQueue::add_piece(std::string&& bytes) {
-  pieces_.push_back(Piece{std::move(bytes), nullptr});
-  return pieces_.back();
+// Without memory for it, nothing has changed.
+void OutputQueue::add_copy(std::string_view bytes, Scratch& scratch) {
+  std::string copy = scratch.take_buffer();
+  copy.assign(bytes);
+  pieces_.push_back(Piece{std::move(copy), nullptr});
 }
 
 /// Takes along what lies in the read buffer. False when the cork isn't to be had, or there is more
@@ -42,7 +44,7 @@ bool OutputQueue::enter_cork(Scratch& scratch) {
 void OutputQueue::settle(Scratch& scratch) {
   if (!is_corked()) return;
   offset_ = 0;
-  if (memory_bytes_ != 0) add_piece(scratch.take_buffer()).bytes.assign(corked());
+  if (memory_bytes_ != 0) add_copy(corked(), scratch);
   corked_ = nullptr;
   give_back_cork(scratch);
 }
@@ -50,13 +52,12 @@ void OutputQueue::settle(Scratch& scratch) {
 void OutputQueue::append_piece(std::string_view bytes, Scratch& scratch) {
   if (bytes.empty()) return;
   settle(scratch);
-  memory_bytes_ += bytes.size();
-  if (bytes.size() >= big_write) {
-    add_piece(scratch.take_buffer()).bytes.assign(bytes);
-    return;
+  if (bytes.size() < big_write && fits_into_last(bytes.size())) {
+    pieces_.back().bytes.append(bytes);
+  } else {
+    add_copy(bytes, scratch);
   }
-  if (!fits_into_last(bytes.size())) add_piece(scratch.take_buffer());
-  pieces_.back().bytes.append(bytes);
+  memory_bytes_ += bytes.size();
 }
 
 /// A piece of its own isn't moved again to make room for a small write behind it.
@@ -70,22 +71,25 @@ bool OutputQueue::fits_into_last(std::size_t bytes) const {
 void OutputQueue::append(std::string&& bytes, Scratch& scratch) {
   if (bytes.size() < big_write) return append(std::string_view(bytes), scratch);
   settle(scratch);
-  memory_bytes_ += bytes.size();
-  add_piece(std::move(bytes));
+  const std::size_t size = bytes.size();
+  pieces_.push_back(Piece{std::move(bytes), nullptr});
+  memory_bytes_ += size;
 }
 
 void OutputQueue::append_file(UniqueFd file, std::uint64_t offset, std::uint64_t length,
                               Scratch& scratch) {
   if (length == 0) return;
   settle(scratch);
+  std::unique_ptr<Attachment> range(new Attachment{std::move(file), offset, length, {}});
+  pieces_.push_back(Piece{{}, std::move(range)});
   file_bytes_ += length;
-  add_piece({}).attachment.reset(new Attachment{std::move(file), offset, length, {}});
 }
 
 void OutputQueue::append_fds(std::string_view bytes, std::vector<UniqueFd> fds, Scratch& scratch) {
   settle(scratch);
+  std::unique_ptr<Attachment> passengers(new Attachment{{}, 0, 0, std::move(fds)});
+  pieces_.push_back(Piece{std::string(bytes), std::move(passengers)});
   memory_bytes_ += bytes.size();
-  add_piece(std::string(bytes)).attachment.reset(new Attachment{{}, 0, 0, std::move(fds)});
 }
 
 std::string_view OutputQueue::piece(std::size_t index) const {

@@ -29,7 +29,11 @@ std::error_code Selector::add(int fd, Interest interest, void* data) {
   if (static_cast<std::size_t>(fd) >= records_.size()) {
     if (!System::real().is_open(fd)) return system_error_code(EBADF);  // before growing for it
     const auto needed = static_cast<std::size_t>(fd) + 1;
-    records_.resize(std::max(needed, records_.size() * 2));
+    const std::size_t size = std::max(needed, records_.size() * 2);
+    // What is registered can be modified without memory.
+    changed_.reserve(size);
+    applying_.reserve(size);
+    records_.resize(size);
   }
   Record& record = records_[static_cast<std::size_t>(fd)];
   record.key = SelectorKey{fd, interest, data};

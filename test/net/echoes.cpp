@@ -8,6 +8,8 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <new>
+#include <optional>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -16,6 +18,7 @@
 #include <utility>
 
 #include "net/stream.hpp"
+#include "support/allocation_counter.hpp"
 #include "support/faulty_system.hpp"
 #include "support/virtual_clock.hpp"
 
@@ -362,4 +365,59 @@ TEST_CASE("Whatever was done, the loop waits for what follows from where the con
   }
   CHECK(seen.size() == 4);
   connection.on_data({});
+}
+
+TEST_CASE("Where memory runs out an echo arrives as it was, or its connection fails") {
+  const bool throws = GENERATE(true, false);
+  const long after = GENERATE(range(0L, 8L));
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  std::optional<OutOfMemory> shortage;
+  std::set<Connection*> written;
+  loop.set_exception_handler([&](std::exception_ptr) {});
+  Link one(loop);
+  Link two(loop);
+  for (Link* link : {&one, &two}) {
+    link->peer.stop_reading();
+    link->connection->on_data([&](Connection& self, std::string_view bytes) {
+      self.write(bytes);  // which the shortage of the other one may refuse
+      written.insert(&self);
+      if (!shortage) shortage.emplace(after);
+      if (throws) throw 1;
+    });
+  }
+  if (!throws) system.fail(Call::send, EAGAIN, 2);
+  passes(loop);
+  const std::string sent = noise(3'000);
+  one.peer.send(sent);
+  two.peer.send(sent);
+  const auto have_both = [&] {
+    return one.connection->bytes_received() > 0 && two.connection->bytes_received() > 0;
+  };
+  while (!have_both()) {
+    try {
+      loop.run_once();
+    } catch (const std::bad_alloc&) {
+    }
+  }
+  shortage.reset();
+  overwrite_what_was_read(loop);
+  int failures = 0;
+  for (Link* link : {&one, &two}) {
+    link->peer.start_reading();
+    Connection& connection = *link->connection;
+    if (written.count(&connection) == 0) continue;
+    run_until(loop, [&] { return connection.buffered() == 0; });  // sent, or given up
+    if (connection.bytes_sent() == sent.size()) {
+      check_received(loop, link->peer, sent);
+      continue;
+    }
+    CHECK(connection.bytes_sent() == 0);
+    link->peer.close();
+    run_until(loop, [&] { return connection.state() == ConnectionState::done; });
+    CHECK(connection.error() == std::errc::not_enough_memory);
+    CHECK(connection.buffered() == sent.size());
+    ++failures;
+  }
+  if (after == 0) CHECK(failures > 0);
 }

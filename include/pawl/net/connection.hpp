@@ -259,7 +259,9 @@ class PAWL_API Connection final : private IoHandler {
   bool call(Function<void(Connection&, Arguments...)>& member, Arguments... arguments);
   template <typename Callback>
   void set(Callback& member, Callback&& callback);
+  struct FrameEnd;
   void leave_frame();
+  void leave_frame_after(SystemResult sent);
   void end_frame();
   void leave_by_exception();
   void tell_closed();
@@ -304,6 +306,8 @@ class PAWL_API Connection final : private IoHandler {
   void take_sent(SystemResult sent);
   void send_queued();
   void stop_sending(int error);
+  template <typename Work>
+  void or_lose_output(Work work);
   int send_some();
   Sent send_first();
   Sent send_pieces();

@@ -90,7 +90,7 @@ class PAWL_API OutputQueue {
   void append_piece(std::string_view bytes, Scratch& scratch);
   void consume_pieces(std::uint64_t bytes, Scratch& scratch);
   bool fits_into_last(std::size_t bytes) const;
-  Piece& add_piece(std::string&& bytes);
+  void add_copy(std::string_view bytes, Scratch& scratch);
   bool consume_first(std::uint64_t bytes);
 
   const char* corked_ = nullptr;  // in a shared buffer: there is nothing but what lies there
