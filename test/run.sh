@@ -82,9 +82,9 @@ find_own_network() {
 }
 
 # A Catch program: one test for each of its cases, and one that failed if it ended badly otherwise.
-# So many of them run beside each other: 1 where they work, more where they mostly wait. Their rows
+# So many of them run beside each other: two where they work, more where they mostly wait. Their rows
 # come in the order of their beginnings, so the time in a row may include a wait for the row above.
-suites_at_once=1
+suites_at_once=2
 running_suites=0
 next_suite=0
 
@@ -217,7 +217,7 @@ step_gcc() { # [SELECTORS]
   run_suites gcc 120 "$floor_suites" "${1:-$all_selectors}"
   suites_at_once=4  # they mostly wait for the programs that they run
   run_suites gcc 120 "$program_suites" "${1:-$all_selectors}"
-  suites_at_once=1
+  suites_at_once=2
 }
 
 # What a user without libev and c-ares gets, and who installs the shared library alone.
@@ -242,7 +242,7 @@ step_tsan() {
   export TSAN_OPTIONS=second_deadlock_stack=1
   avoid_random_addresses
   build tsan g++ 'test_loop test_net test_async' -Ddefault_library=static -Doptimization=0 \
-    -Db_sanitize=thread -Dexamples=disabled &&
+    -Ddebug=false -Dcpp_args=-g1 -Db_sanitize=thread -Dexamples=disabled &&
     run_suites tsan 400 'loop net async' "$all_selectors" '[threads]'
 }
 

@@ -17,7 +17,10 @@ Mailbox::Mailbox(System& system)
 
 Mailbox::~Mailbox() { system_.close(wake_fd_); }
 
+// Of what the loop is told it may die before the one who told it has woken it: hence the `keep`s.
+
 bool Mailbox::post(Function<void()>&& callback) {
+  std::shared_ptr<Mailbox> keep;
   Function<void()> refused;  // dies when the lock is gone
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -28,6 +31,7 @@ bool Mailbox::post(Function<void()>&& callback) {
     letters_.push_back(std::move(callback));
     // Whoever posted the first of them has woken the loop, which will take all.
     if (has_letters_.load(std::memory_order_relaxed)) return true;
+    keep = weak_from_this().lock();
     has_letters_.store(true);
   }
   wake();
@@ -44,6 +48,7 @@ void Mailbox::wake() noexcept {
 }
 
 void Mailbox::stop() noexcept {
+  const std::shared_ptr<Mailbox> keep = weak_from_this().lock();
   is_stopping_.store(true);
   wake();
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "loop/loop_parts.hpp"
+#include "net/frame_call.hpp"
 #include "net/output_cork.hpp"
 #include "pawl/net/connection.hpp"
 
@@ -106,21 +107,7 @@ inline void Connection::in_frame(Body body) {
 /// Calls user code from inside a frame. False when the connection was destroyed.
 template <typename... Arguments>
 bool Connection::call(Function<void(Connection&, Arguments...)>& member, Arguments... arguments) {
-  if (!member) return true;
-  struct Return {
-    Function<void(Connection&, Arguments...)>& member;
-    Function<void(Connection&, Arguments...)> callback;
-    Frame& frame;
-    ~Return() {
-      if (frame.is_destroyed) return;
-      if (std::exchange(frame.running, nullptr) == &member) member = std::move(callback);
-    }
-  };
-  Frame& frame = *frame_;
-  frame.running = &member;
-  Return running{member, std::move(member), frame};
-  running.callback(*this, std::forward<Arguments>(arguments)...);
-  return !frame.is_destroyed;
+  return call_in_frame(*this, *frame_, member, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace pawl

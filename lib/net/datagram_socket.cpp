@@ -14,6 +14,7 @@
 
 #include "loop/loop_parts.hpp"
 #include "net/datagram_queue.hpp"
+#include "net/frame_call.hpp"
 #include "net/unix_socket_file.hpp"
 #include "pawl/system/system.hpp"
 
@@ -125,21 +126,7 @@ void DatagramSocket::in_frame(Body body) {
 template <typename... Arguments>
 bool DatagramSocket::call(Function<void(DatagramSocket&, Arguments...)>& member,
                           Arguments... arguments) {
-  if (!member) return true;
-  struct Return {
-    Function<void(DatagramSocket&, Arguments...)>& member;
-    Function<void(DatagramSocket&, Arguments...)> callback;
-    Frame& frame;
-    ~Return() {
-      if (frame.is_destroyed) return;
-      if (std::exchange(frame.running, nullptr) == &member) member = std::move(callback);
-    }
-  };
-  Frame& frame = *frame_;
-  frame.running = &member;
-  Return running{member, std::move(member), frame};
-  running.callback(*this, arguments...);
-  return !frame.is_destroyed;
+  return call_in_frame(*this, *frame_, member, std::forward<Arguments>(arguments)...);
 }
 
 /// True exactly when a callback is due that doesn't wait for the descriptor.

@@ -85,6 +85,33 @@ TEST_CASE("What was posted before run() keeps it going", "[threads]") {
   CHECK(ran == 2);
 }
 
+TEST_CASE("A loop may be destroyed as soon as another thread has stopped it", "[threads]") {
+  constexpr int rounds = has_thread_sanitizer ? 200 : 2'000;
+  const bool by_post = GENERATE(true, false);
+  const bool is_busy = GENERATE(true, false);  // else it has to be woken
+  EventLoop threads_loop;                      // one thread stops them all
+  const std::shared_ptr<pawl::Mailbox> orders = threads_loop.mailbox();
+  std::thread thread([&] { threads_loop.run_forever(); });
+  int ended = 0;
+  for (; ended < rounds; ++ended) {
+    std::optional<EventLoop> loop(std::in_place);
+    if (is_busy) loop->call_every(1ns, [] {});
+    orders->post([&loop, by_post] {
+      EventLoop& target = *loop;
+      if (by_post) {
+        target.call_soon_threadsafe([&target] { target.stop(); });
+      } else {
+        target.stop();
+      }
+    });
+    loop->run_forever();
+    loop.reset();
+  }
+  orders->stop();
+  thread.join();
+  CHECK(ended == rounds);
+}
+
 TEST_CASE("Two loops may play ping-pong", "[threads]") {
   constexpr int rounds = has_thread_sanitizer ? 1'000 : 10'000;
   EventLoop loop;

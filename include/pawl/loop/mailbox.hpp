@@ -22,8 +22,9 @@ class System;
 ///
 /// Threads:  `post`, `stop` and `wake` any; `stop`, `wake` and `raise` also from a signal handler.
 /// Promises: what was accepted runs on the loop's thread, in the order in which each thread posted
-///           it; or, when the loop is destroyed first, is destroyed on the loop's thread.
-class PAWL_API Mailbox {
+///           it; or, when the loop is destroyed first, is destroyed on the loop's thread. What is
+///           posted may end the loop and destroy it while the `post` or `stop` is still returning.
+class PAWL_API Mailbox : public std::enable_shared_from_this<Mailbox> {
  public:
   /// Throws `std::system_error` when there is no descriptor left for the wake-up.
   explicit Mailbox(System& system);
