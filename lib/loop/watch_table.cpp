@@ -21,16 +21,19 @@ WatchTable::Watch* WatchTable::find(int fd) {
   return at(fd).is_used() ? &at(fd) : nullptr;
 }
 
-void WatchTable::grow(int limit) {
-  const auto needed = static_cast<std::size_t>(limit);
-  if (needed > watches_.size()) watches_.resize(std::max(needed, watches_.size() * 2));
+/// As far as the selector, which doubles what it has.
+void WatchTable::grow() {
+  const auto needed = static_cast<std::size_t>(selector_.fd_limit());
+  if (needed <= watches_.size()) return;
+  watches_.reserve(needed);  // exactly: resize() alone would double again
+  watches_.resize(needed);
 }
 
 std::error_code WatchTable::start(int fd, Interest interest, Place place, TimePoint now) {
   const std::uint32_t generation = ++next_generation_;
   const auto data = reinterpret_cast<void*>(static_cast<std::uintptr_t>(generation));
   if (const std::error_code error = selector_.add(fd, interest, data)) return error;
-  grow(fd + 1);
+  grow();
   Watch& watch = at(fd);
   watch = Watch{};
   watch.generation = generation;
@@ -121,7 +124,7 @@ WatchTable::Watch* WatchTable::current(const Ready& ready) {
 
 void WatchTable::dispatch(const std::vector<Ready>& ready) {
   // A user's own registrations with the selector have watches too, which aren't used.
-  grow(selector_.fd_limit());
+  grow();
   const bool is_timed = runner_.is_debug();
   for (const Ready& event : ready) {
     const Watch* watch = current(event);

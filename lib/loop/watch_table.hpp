@@ -78,7 +78,7 @@ class WatchTable {
   Watch* find(int fd);
   Watch& at(int fd) { return watches_[static_cast<std::size_t>(fd)]; }
   Watch* current(const Ready& ready);
-  void grow(int limit);
+  void grow();
   std::error_code start(int fd, Interest interest, Place place, TimePoint now);
   void stop(int fd, Watch& watch);
   void run_handler(const Watch& watch, Interest events, bool is_timed);
