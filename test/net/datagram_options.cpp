@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <set>
@@ -16,6 +15,7 @@
 #include "net/stream.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/net/datagram_socket.hpp"
+#include "support/temporary_directory.hpp"
 
 using pawl::DatagramOptions;
 using pawl::DatagramSocket;
@@ -24,23 +24,11 @@ using pawl::EventLoop;
 
 namespace {
 
-/// A folder that goes when the test does.
-class TemporaryFolder {
+/// Where a test's Unix sockets are.
+class SocketFolder : public TemporaryDirectory {
  public:
-  TemporaryFolder() {
-    if (::mkdtemp(path_) == nullptr) throw std::runtime_error("mkdtemp");
-  }
-  ~TemporaryFolder() {
-    ::unlink(file("socket").c_str());
-    ::unlink(file("client").c_str());
-    ::rmdir(path_);
-  }
-  std::string file(const char* name) const { return std::string(path_) + "/" + name; }
   Endpoint endpoint(const char* name) const { return Endpoint::parse("unix:" + file(name)); }
   bool has(const char* name) const { return ::access(file(name).c_str(), F_OK) == 0; }
-
- private:
-  char path_[32] = "/tmp/pawl-datagram-XXXXXX";
 };
 
 /// A socket option as the kernel has it.
@@ -74,7 +62,7 @@ pawl::LoopOptions on(pawl::System& system) {
 
 TEST_CASE("Unix datagrams go to and from a path, whose file goes with the socket") {
   EventLoop loop;
-  const TemporaryFolder folder;
+  const SocketFolder folder;
   DatagramSocket server(loop, folder.endpoint("socket"));
   DatagramRecorder server_record(server);
   {
@@ -95,7 +83,7 @@ TEST_CASE("Unix datagrams go to and from a path, whose file goes with the socket
 
 TEST_CASE("A socket file that a dead process left behind is replaced") {
   EventLoop loop;
-  const TemporaryFolder folder;
+  const SocketFolder folder;
   RawDatagrams(folder.endpoint("socket")).close();
   REQUIRE(folder.has("socket"));
   DatagramSocket socket(loop, folder.endpoint("socket"));
@@ -107,7 +95,7 @@ TEST_CASE("A socket file that a dead process left behind is replaced") {
 
 TEST_CASE("A path where somebody listens, and one that is no socket, are left alone") {
   EventLoop loop;
-  const TemporaryFolder folder;
+  const SocketFolder folder;
   const Endpoint there = folder.endpoint("socket");
   const std::string refusal =
       "DatagramSocket at " + there.to_string() + ": bind: Address already in use";
@@ -127,7 +115,7 @@ TEST_CASE("A path where somebody listens, and one that is no socket, are left al
 
 TEST_CASE("A file that another socket has put in its place stays") {
   EventLoop loop;
-  const TemporaryFolder folder;
+  const SocketFolder folder;
   auto first = std::make_unique<DatagramSocket>(loop, folder.endpoint("socket"));
   ::unlink(folder.file("socket").c_str());
   DatagramSocket second(loop, folder.endpoint("socket"));
@@ -137,7 +125,7 @@ TEST_CASE("A file that another socket has put in its place stays") {
 
 TEST_CASE("A Unix client without a name gets one, so that it can be answered") {
   EventLoop loop;
-  const TemporaryFolder folder;
+  const SocketFolder folder;
   DatagramSocket server(loop, folder.endpoint("socket"));
   server.on_datagram([](DatagramSocket& self, const pawl::Datagram& datagram) {
     CHECK_FALSE(self.send_to("re", datagram.from));
