@@ -159,7 +159,8 @@ class BlockingGet {
   ssize_t retry(const char* name, std::uint64_t& tries, Call call) {
     for (;;) {
       ++tries;
-      const ssize_t result = call();
+      ssize_t result = call();
+      while (result < 0 && errno == EINTR) result = call();  // a limit on waiting brings that alone
       if (result >= 0) return result;
       const bool would_block = errno == EAGAIN || errno == EINPROGRESS || errno == EALREADY;
       if (!would_block) fail(errno, name);

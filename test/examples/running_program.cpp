@@ -119,6 +119,13 @@ Ended run(pawl::EventLoop& loop, std::vector<std::string> arguments) {
   return Ended{exit_code, program.output(), program.errors()};
 }
 
+Ended run_in_time(const std::function<Ended()>& run,
+                  const std::function<bool(const Ended&)>& is_in_time) {
+  Ended ended = run();
+  for (int again = 0; again < 4 && !is_in_time(ended); ++again) ended = run();
+  return ended;
+}
+
 Ended run_shell(pawl::EventLoop& loop, const std::string& command) {
   return run(loop, {"sh", "-c", command});
 }

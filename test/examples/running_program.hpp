@@ -70,6 +70,10 @@ struct Ended {
 
 /// Runs it without any input.
 Ended run(pawl::EventLoop& loop, std::vector<std::string> arguments);
+/// The first of five runs whose times are right, or else the last one: the machine may stand still
+/// in one run, but hardly in each.
+Ended run_in_time(const std::function<Ended()>& run,
+                  const std::function<bool(const Ended&)>& is_in_time);
 /// As an argument of `sh -c`.
 Ended run_shell(pawl::EventLoop& loop, const std::string& command);
 

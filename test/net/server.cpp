@@ -383,7 +383,7 @@ TEST_CASE("A server without a descriptor left waits, says so once, and serves wh
     return std::all_of(clients.begin(), clients.end(),
                        [](const auto& client) { return client->received() == "hello"; });
   });
-  CHECK(std::chrono::steady_clock::now() - begun < 1s);  // about 50 ms, on a machine that is idle
+  CHECK(std::chrono::steady_clock::now() - begun < 5s);  // about 50 ms, on a machine that is idle
   CHECK(told == 1);
 }
 
