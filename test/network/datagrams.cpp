@@ -95,6 +95,7 @@ TEST_CASE("A router that can't find the host for now is no event: udp(7) leaves 
   Caller caller(loop, far->local_endpoint().port());
   hosts.filter_far("reject with icmp type host-unreachable");
   REQUIRE_FALSE(caller.socket.send("lost"));
+  run_until(loop, [&] { return hosts.filtered_far() > 0; });
   passes(loop);
   hosts.heal();
   REQUIRE_FALSE(caller.socket.send("hello"));

@@ -5,10 +5,14 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string_view>
 #include <system_error>
@@ -17,10 +21,21 @@
 
 namespace {
 
+/// The beginning of each script.
+const std::string in_path = "set -e; PATH=$PATH:/usr/sbin:/sbin\n";
+
 /// Runs commands, in the network of this thread.
+
 void shell(const std::string& script) {
-  const std::string in_path = "set -e; PATH=$PATH:/usr/sbin:/sbin\n" + script;
-  if (std::system(in_path.c_str()) != 0) throw std::runtime_error("failed: " + script);
+  if (std::system((in_path + script).c_str()) != 0) throw std::runtime_error("failed: " + script);
+}
+
+std::string output_of(const std::string& script) {
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen((in_path + script).c_str(), "re"),
+                                                   ::pclose);
+  if (pipe == nullptr) throw std::system_error(errno, std::system_category(), "popen");
+  std::array<char, 4096> buffer;
+  return std::string(buffer.data(), std::fread(buffer.data(), 1, buffer.size(), pipe.get()));
 }
 
 void set_kernel(const std::string& name, const std::string& value) {
@@ -43,12 +58,12 @@ pawl::UniqueFd new_network() {
   return this_network();
 }
 
-/// nft's words for one chain, in place of all that was there.
+/// nft's words for one chain, in place of all that was there. It counts what comes to the rules.
 std::string ruleset(const std::string& hook, const std::string& rules) {
   return "nft -f - <<'RULES'\nflush ruleset\ntable inet weather {\nchain rules {\ntype filter "
          "hook " +
          hook + " priority 0\nicmpv6 type { nd-neighbor-solicit, " +
-         "nd-neighbor-advert } accept\n" + rules + "\n}\n}\nRULES\n";
+         "nd-neighbor-advert } accept\ncounter\n" + rules + "\n}\n}\nRULES\n";
 }
 
 /// Every ICMP error is sent, and a neighbour that isn't there is noticed in a fraction of a second.
@@ -145,6 +160,20 @@ void TwoHosts::filter_both(const std::string& rules) {
 }
 
 void TwoHosts::filter_near_output(const std::string& rules) { shell(ruleset("output", rules)); }
+
+int TwoHosts::filtered_near() {
+  std::istringstream rules(
+      output_of("nft list ruleset | sed -n 's/.*counter packets \\([0-9]*\\).*/\\1/p'"));
+  int packets = 0;
+  rules >> packets;
+  return packets;
+}
+
+int TwoHosts::filtered_far() {
+  int packets = 0;
+  on_far([&] { packets = filtered_near(); });
+  return packets;
+}
 
 void TwoHosts::heal() {
   shell("nft flush ruleset");

@@ -44,7 +44,10 @@ class TwoHosts {
   void filter_far(const std::string& rules);
   void filter_both(const std::string& rules);
   void filter_near_output(const std::string& rules);
-  /// No rules.
+  /// How many packets have come to the rules for what comes in.
+  static int filtered_near();
+  int filtered_far();
+  /// No rules. A packet that is still on its way may arrive.
   void heal();
   /// Neither host hears anything of the other from now on, and nobody is told.
   void cut() { filter_both("drop"); }
