@@ -25,7 +25,6 @@ namespace {
 const std::string in_path = "set -e; PATH=$PATH:/usr/sbin:/sbin\n";
 
 /// Runs commands, in the network of this thread.
-
 void shell(const std::string& script) {
   if (std::system((in_path + script).c_str()) != 0) throw std::runtime_error("failed: " + script);
 }
