@@ -13,7 +13,7 @@
 #include <stdexcept>
 #include <system_error>
 
-#include "pawl/net/connection.hpp"
+#include "net/stream.hpp"
 #include "support/sockets.hpp"
 
 using namespace std::chrono_literals;
@@ -53,6 +53,18 @@ bool RealServer::becomes_ready(pawl::EventLoop& loop) {
   const pawl::ScopedHandle again(loop.call_every(10ms, dial));
   program_->wait_until([&] { return is_ready || !program_->has_processes(); });
   return is_ready && program_->has_processes();
+}
+
+std::unique_ptr<pawl::Connection> connect_patiently(pawl::EventLoop& loop,
+                                                    const pawl::Endpoint& server) {
+  using pawl::ConnectionState;
+  auto connection = pawl::Connection::connect(loop, server);
+  run_until(loop, [&] {
+    const ConnectionState state = connection->state();
+    if (state == ConnectionState::done) connection = pawl::Connection::connect(loop, server);
+    return state != ConnectionState::connecting && state != ConnectionState::done;
+  });
+  return connection;
 }
 
 RealServer::Arguments nginx(const std::string& path, const std::string& folder) {

@@ -9,6 +9,7 @@
 
 #include "examples/running_program.hpp"
 #include "pawl/loop/event_loop.hpp"
+#include "pawl/net/connection.hpp"
 #include "pawl/net/endpoint.hpp"
 
 /// The path of a program of the system's, or "", which says in the test's output that the test is
@@ -38,6 +39,10 @@ class RealServer {
   std::uint16_t port_ = 0;
   std::unique_ptr<RunningProgram> program_;
 };
+
+/// A connection to a program that may not listen yet, when it does.
+std::unique_ptr<pawl::Connection> connect_patiently(pawl::EventLoop& loop,
+                                                    const pawl::Endpoint& server);
 
 /// nginx with the files of a folder; `folder` gets its configuration and what it writes.
 RealServer::Arguments nginx(const std::string& path, const std::string& folder);

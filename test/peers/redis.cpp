@@ -48,7 +48,7 @@ RealServer::Arguments redis(const std::string& path, const TemporaryDirectory& f
 class RedisClient {
  public:
   RedisClient(EventLoop& loop, const Endpoint& server)
-      : connection(Connection::connect(loop, server)), reader_(*connection, line()) {
+      : connection(connect_patiently(loop, server)), reader_(*connection, line()) {
     reader_.on_message([this](Connection&, std::string_view message) { take(message); });
     reader_.on_end([this](Connection&, std::error_code code) {
       has_ended = true;

@@ -76,14 +76,8 @@ TEST_CASE("A Connection sends a megabyte to socat's Unix socket and gets it back
     listen = "ABSTRACT-LISTEN:" + socket;
   }
   RunningProgram program(loop, {socat, "-t", "20", listen, "EXEC:cat"});
-  std::unique_ptr<Connection> connection;
+  const auto connection = connect_patiently(loop, Endpoint::parse(name));
   Recorder record;
-  while (connection == nullptr) {  // until it listens
-    auto attempt = Connection::connect(loop, Endpoint::parse(name));
-    run_until(loop, [&] { return attempt->state() != pawl::ConnectionState::connecting; });
-    if (attempt->state() != pawl::ConnectionState::done) connection = std::move(attempt);
-    REQUIRE(program.has_processes());
-  }
   record.attach(*connection);
   const std::string sent = noise(1024 * 1024);
   connection->write(sent);
