@@ -45,6 +45,16 @@ std::uint16_t free_port() {
   }
 }
 
+/// For UDP.
+bool is_free(std::uint16_t port) {
+  const pawl::UniqueFd udp(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return ::bind(udp.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
+
 /// dnsmasq on a free port of 127.0.0.1, which knows the names that it is given and asks nobody.
 class Dnsmasq {
  public:
@@ -62,6 +72,8 @@ class Dnsmasq {
     process_->kill(SIGKILL);
     run_until(loop_, [&] { return has_ended_; });
     process_.reset();
+    // The child that it had for TCP may live a moment longer, and hears datagrams too.
+    run_until(loop_, [&] { return is_free(port_); });
   }
 
  private:
