@@ -58,6 +58,7 @@ std::size_t fill(EventLoop& loop, Link& link) {
 TEST_CASE("on_drained comes once after a write, when everything is with the kernel") {
   EventLoop loop;
   Link link(loop);
+  link.record.attach_drained(*link.connection);
   passes(loop);
   CHECK(link.record.drained == 0);  // nothing was written
   link.connection->write("one");
@@ -76,6 +77,7 @@ TEST_CASE("on_drained comes once after a write, when everything is with the kern
 TEST_CASE("on_drained doesn't come before everything is with the kernel") {
   EventLoop loop;
   Link link(loop, marks(1'000'000, 100), tight);
+  link.record.attach_drained(*link.connection);
   fill(loop, link);
   const int before = link.record.drained;
   link.connection->write(std::string(10'000, 'x'));

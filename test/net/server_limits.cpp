@@ -147,7 +147,7 @@ TEST_CASE("A server that is paused accepts no one until it is resumed") {
   server.pause();
   Client client(loop, server.local_endpoint());
   passes(loop, 20);
-  CHECK(client.record.order == "connected drained");  // the kernel's backlog has it
+  CHECK(client.record.order == "connected");  // the kernel's backlog has it
   CHECK(server.connections() == 0);
   CHECK_THAT(server.describe(), Catch::Contains("PAUSED, 0 connections"));
   server.resume();

@@ -168,15 +168,18 @@ void Recorder::attach(Connection& connection) {
     note("data");
     data += bytes;
   });
-  connection.on_drained([this](Connection&) {
-    ++drained;
-    note("drained");
-  });
   connection.on_eof([this](Connection&) { note("eof"); });
   connection.on_closed([this](Connection&, std::error_code reason) {
     ++closed;
     error = reason;
     note("closed");
+  });
+}
+
+void Recorder::attach_drained(Connection& connection) {
+  connection.on_drained([this](Connection&) {
+    ++drained;
+    note("drained");
   });
 }
 

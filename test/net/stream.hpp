@@ -136,8 +136,10 @@ class Recorder {
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
-  /// Sets all five callbacks.
+  /// Sets on_connected, on_data, on_eof and on_closed.
   void attach(pawl::Connection& connection);
+  /// Sets on_drained too, with which output takes a longer way than with most users.
+  void attach_drained(pawl::Connection& connection);
 
   /// "connected data drained eof closed", each a word; data that comes in a row is one.
   std::string order;

@@ -38,14 +38,18 @@ class DescriptorLimit {
 /// needs one too, to look at an object's type.
 class NoDescriptorLeft {
  public:
-  NoDescriptorLeft() : limit_(static_cast<rlim_t>(open_fds().rbegin()->first) + 1) {
-    std::error_code(EMFILE, std::system_category()).message();  // UBSan has seen it now
+  NoDescriptorLeft() : limit_(number_behind_all()) {
     do {
       fillers_.emplace_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     } while (fillers_.back());
   }
 
  private:
+  static rlim_t number_behind_all() {
+    std::error_code(EMFILE, std::system_category()).message();  // UBSan has seen it now
+    return static_cast<rlim_t>(open_fds().rbegin()->first) + 1;
+  }
+
   DescriptorLimit limit_;
   std::vector<pawl::UniqueFd> fillers_;
 };
