@@ -95,6 +95,7 @@ TEST_CASE("Bytes pass through a relay both ways at once, whole and in order") {
       const std::string text = noise(bytes, seed);
       sent.add(text);
       connection->on_data([this](Connection&, std::string_view data) { received.add(data); });
+      connection->on_eof([this](Connection&) { has_ended = true; });
       connection->set_allow_half_open(true);
       for (std::size_t at = 0; at < text.size(); at += 1'000'000) {
         connection->write(text.substr(at, 1'000'000));
@@ -104,14 +105,14 @@ TEST_CASE("Bytes pass through a relay both ways at once, whole and in order") {
     std::unique_ptr<Connection> connection;
     Checksum sent;
     Checksum received;
+    bool has_ended = false;
   };
-  ConnectionOptions options;
   End first(loop, std::move(left_pair.theirs), std::min<std::size_t>(size, 16'000'000), 1);
   End second(loop, std::move(right_pair.theirs), size / 2, 2);
   std::size_t most = 0;
   run_until(loop, [&] {
     most = std::max({most, left->buffered(), right->buffered()});
-    return done.calls > 0;
+    return done.calls > 0 && first.has_ended && second.has_ended;
   });
   CHECK(first.received == second.sent);
   CHECK(second.received == first.sent);
