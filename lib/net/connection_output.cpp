@@ -180,8 +180,7 @@ void Connection::take_sent(SystemResult sent) {
   if (!sent.ok()) return stop_sending(sent.error);
   last_output_ = frame_ != nullptr ? parts_.pass_time : loop_.time();
   bytes_sent_ += sent.bytes();
-  output_.consume(sent.bytes(), parts_.scratch);
-  if (!output_.empty()) stop_sending(EAGAIN);
+  or_lose_output([&] { output_.consume(sent.bytes(), parts_.scratch); });
 }
 
 /// Until it is writable again; or for ever, which reading makes known.

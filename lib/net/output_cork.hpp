@@ -57,8 +57,9 @@ inline void OutputQueue::append(std::string_view bytes, Scratch& scratch) {
 inline void OutputQueue::consume(std::uint64_t bytes, Scratch& scratch) {
   if (!is_corked()) return consume_pieces(bytes, scratch);
   if (bytes == memory_bytes_) return uncork(scratch);
+  corked_ += bytes;
+  memory_bytes_ -= static_cast<std::size_t>(bytes);
   settle(scratch);
-  consume_pieces(bytes, scratch);
 }
 
 }  // namespace pawl

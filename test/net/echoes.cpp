@@ -38,6 +38,15 @@ void overwrite_what_was_read(EventLoop& loop) {
   run_until(loop, [&] { return other.record.data == bytes; });
 }
 
+/// The kernel, which takes no more than `most` bytes at once.
+class TakesParts final : public FaultySystem {
+ public:
+  pawl::SystemResult send(int fd, const void* data, std::size_t bytes) override {
+    return FaultySystem::send(fd, data, std::min(bytes, most));
+  }
+  std::size_t most = read_bytes;
+};
+
 void check_received(EventLoop& loop, RawPeer& peer, const std::string& expected) {
   run_until(loop, [&] { return peer.received_bytes() >= expected.size(); });
   passes(loop);
@@ -227,6 +236,37 @@ TEST_CASE("An echo to another connection and to its own both arrive") {
   check_received(loop, other.peer, sent + sent);
 }
 
+TEST_CASE("What is passed on to another connection stays what it was, whoever reads meanwhile") {
+  EventLoop loop;
+  Link from[2] = {Link(loop), Link(loop)};
+  Link to[2] = {Link(loop), Link(loop)};
+  const std::string sent[2] = {noise(2'000, 1), noise(3'000, 2)};
+  for (const int i : {0, 1}) {
+    Connection& other = *to[i].connection;
+    from[i].connection->on_data(
+        [&other](Connection&, std::string_view bytes) { other.write(bytes); });
+    from[i].peer.send(sent[i]);  // both are read in one pass
+  }
+  for (const int i : {0, 1}) check_received(loop, to[i].peer, sent[i]);
+}
+
+TEST_CASE("What a callback echoes after it has ended its connection is dropped") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  Link link(loop);
+  link.connection->on_data([](Connection& self, std::string_view bytes) {
+    self.abort();
+    self.write(bytes);
+    self.write("!");
+    CHECK(self.buffered() == 0);
+  });
+  link.peer.send("hello");
+  run_until(loop, [&] { return link.is_closed() && link.peer.is_over(); });
+  CHECK(system.count(Call::send) == 0);
+  CHECK(link.connection->buffered() == 0);
+  CHECK(link.peer.received() == "");
+}
+
 TEST_CASE("on_drained comes for an echo of the same callback, whenever it was set") {
   EventLoop loop;
   FaultySystem system;
@@ -368,9 +408,10 @@ TEST_CASE("Whatever was done, the loop waits for what follows from where the con
 }
 
 TEST_CASE("Where memory runs out an echo arrives as it was, or its connection fails") {
-  const bool throws = GENERATE(true, false);
+  enum class Then { throws, is_refused, is_taken_in_part };
+  const auto then = GENERATE(Then::throws, Then::is_refused, Then::is_taken_in_part);
   const long after = GENERATE(range(0L, 8L));
-  FaultySystem system;
+  TakesParts system;
   EventLoop loop(options_on(system));
   std::optional<OutOfMemory> shortage;
   std::set<Connection*> written;
@@ -383,10 +424,11 @@ TEST_CASE("Where memory runs out an echo arrives as it was, or its connection fa
       self.write(bytes);  // which the shortage of the other one may refuse
       written.insert(&self);
       if (!shortage) shortage.emplace(after);
-      if (throws) throw 1;
+      if (then == Then::throws) throw 1;
     });
   }
-  if (!throws) system.fail(Call::send, EAGAIN, 2);
+  if (then == Then::is_refused) system.fail(Call::send, EAGAIN, 2);
+  if (then == Then::is_taken_in_part) system.most = 1'000;
   passes(loop);
   const std::string sent = noise(3'000);
   one.peer.send(sent);
@@ -412,11 +454,11 @@ TEST_CASE("Where memory runs out an echo arrives as it was, or its connection fa
       check_received(loop, link->peer, sent);
       continue;
     }
-    CHECK(connection.bytes_sent() == 0);
+    CHECK(connection.bytes_sent() == (then == Then::is_taken_in_part ? 1'000 : 0));
     link->peer.close();
     run_until(loop, [&] { return connection.state() == ConnectionState::done; });
     CHECK(connection.error() == std::errc::not_enough_memory);
-    CHECK(connection.buffered() == sent.size());
+    CHECK(connection.buffered() == sent.size() - connection.bytes_sent());
     ++failures;
   }
   if (after == 0) CHECK(failures > 0);

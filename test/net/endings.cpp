@@ -364,6 +364,7 @@ TEST_CASE("What is written after the end of this side is dropped, and debug mode
   }
   link.connection->write("late");
   link.connection->write(std::string(100'000, 'x'));
+  link.connection->write_file({}, 0, 100'000);
   CHECK(link.connection->buffered() == 7);
   run_until(loop, [&] { return link.peer.is_over(); });
   link.connection->write("later");
@@ -372,7 +373,7 @@ TEST_CASE("What is written after the end of this side is dropped, and debug mode
   link.connection->write("after the end");
   passes(loop);
   CHECK(link.peer.received() == "in time");
-  REQUIRE(reports.size() == 4);
+  REQUIRE(reports.size() == 5);
   const std::string peer = link.connection->peer_endpoint().to_string();
   CHECK(reports.front() == "write dropped: connection to " + peer + " SENDING, 7 bytes unsent");
   CHECK(reports.back() == "write dropped: " + link.connection->describe());

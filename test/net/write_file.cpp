@@ -217,6 +217,7 @@ TEST_CASE("What can't be read as a file ends the connection with the kernel's er
   const File file("0123456789");
   UniqueFd unreadable;
   int expected = 0;
+  std::size_t unsent = 10 + 7;
   SECTION("write-only") {
     unreadable = file.open(O_WRONLY);
     expected = EBADF;
@@ -233,7 +234,10 @@ TEST_CASE("What can't be read as a file ends the connection with the kernel's er
     unreadable = std::move(SocketPair().ours);
     expected = ESPIPE;
   }
-  SECTION("no descriptor at all") { expected = EBADF; }
+  SECTION("no descriptor at all") {
+    expected = EBADF;
+    unsent = 7;  // "before "
+  }
   SECTION("a broken disk") {
     unreadable = file.open();
     system.fail(Call::sendfile, EIO);
@@ -247,6 +251,7 @@ TEST_CASE("What can't be read as a file ends the connection with the kernel's er
   run_until(faulty_loop, [&] { return link.is_closed() && link.peer.is_over(); });
   CHECK(link.record.error == pawl::system_error_code(expected));
   CHECK(link.connection->close_reason() == CloseReason::failed);
+  CHECK(link.connection->buffered() == unsent);
   CHECK_THAT(link.connection->describe(), Catch::Contains("write_file in "));
 }
 
