@@ -211,7 +211,9 @@ void Connection::end_flush() {
   if (output_.empty() && unusual_.output_side != Output::failed) finish_output();
   const bool is_drained =
       unusual_.is_congested ? output_.memory_bytes() <= options_->low_water : output_.empty();
-  if (is_drain_due_ && is_drained) tell_drained_later();
+  if (!is_drained) return;
+  unusual_.is_congested = false;
+  if (is_drain_due_) tell_drained_later();
 }
 
 /// As many pieces as there are before the next that isn't plain bytes.
@@ -283,7 +285,6 @@ void Connection::fail_output(int error) {
 
 void Connection::tell_drained_later() {
   is_drain_due_ = false;
-  unusual_.is_congested = false;
   if (rare_ == nullptr || !rare_->drained) return;
   is_drained_ = true;
   defer();

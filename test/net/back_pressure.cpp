@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,7 +18,9 @@
 #include "net/stream.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/net/connection.hpp"
+#include "support/faulty_system.hpp"
 #include "support/sockets.hpp"
+#include "support/virtual_clock.hpp"
 
 using pawl::Connection;
 using pawl::ConnectionOptions;
@@ -124,6 +128,19 @@ TEST_CASE("A connection is congested from high water on until low water is reach
   CHECK(unsent.size() == 1);
 }
 
+TEST_CASE("Low water is reached with exactly that many unsent bytes") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  Link link(loop, marks(20'000, 10'000));
+  link.connection->write(std::string(20'000, 'x'));
+  CHECK(link.connection->is_congested());
+  SECTION("one byte more isn't enough") { system.set_chunk_limit(9'999); }
+  SECTION("reached") { system.set_chunk_limit(10'000); }
+  system.fail(Call::send, EAGAIN, FaultySystem::forever, 1);
+  passes(loop);
+  CHECK(link.connection->is_congested() == (link.connection->buffered() == 10'001));
+}
+
 TEST_CASE("on_drained doesn't come while a connection is congested again") {
   EventLoop loop;
   Link link(loop, marks(100'000, 50'000), tight);
@@ -161,6 +178,41 @@ TEST_CASE("A connection that has failed or ended isn't congested") {
     run_until(loop, [&] { return link.is_closed(); });
   }
   CHECK_FALSE(link.connection->is_congested());
+}
+
+TEST_CASE("Output that is lost because sending failed is neither congested nor drained") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  Link link(loop, marks(10'000, 5'000));
+  link.record.attach_drained(*link.connection);
+  system.fail(Call::send, EPIPE);
+  link.connection->write(std::string(20'000, 'x'));
+  REQUIRE(link.connection->is_congested());
+  passes(loop);
+  CHECK(link.connection->state() == ConnectionState::sending);  // until reading tells
+  CHECK(link.connection->buffered() == 0);
+  CHECK_FALSE(link.connection->is_congested());
+  link.peer.end();
+  run_until(loop, [&] { return link.is_closed(); });
+  CHECK(link.record.error == std::errc::broken_pipe);
+  CHECK(link.record.drained == 0);
+}
+
+TEST_CASE("Small writes of one callback make a connection congested too") {
+  EventLoop loop;
+  Link link(loop, marks(100'000, 50'000));
+  std::string expected;
+  link.connection->on_data([&](Connection& self, std::string_view) {
+    while (expected.size() < 200'000) {
+      const std::string bytes = noise(100, static_cast<std::uint32_t>(expected.size()));
+      self.write(bytes);
+      expected += bytes;
+      if (self.is_congested() != (expected.size() >= 100'000)) FAIL(expected.size());
+    }
+  });
+  link.peer.send("go");
+  run_until(loop, [&] { return link.peer.received_bytes() == 200'000; });
+  CHECK(difference(link.peer.received(), expected) == "");
 }
 
 TEST_CASE("More unsent bytes than write_limit end the connection") {
@@ -354,6 +406,23 @@ TEST_CASE("A sibling that is paused in the pass that has its data gets it later"
   CHECK(paused.connection->bytes_received() == 0);
   paused.connection->resume_reading();
   run_until(loop, [&] { return paused.connection->bytes_received() == 12; });
+}
+
+TEST_CASE("A queue of output shows what it has, wherever that lies") {
+  OutputQueue queue;
+  pawl::Scratch scratch;
+  queue.append(std::string_view("little"), scratch);
+  CHECK(queue.piece(0) == "little");
+  CHECK(queue.piece(1).empty());
+  queue.consume(2, scratch);
+  CHECK(queue.piece(0) == "ttle");
+  CHECK(queue.piece(1).empty());
+  queue.append(std::string(20'000, 'x'), scratch);
+  CHECK(queue.piece(0) == "ttle");
+  CHECK(queue.piece(1).size() == 20'000);
+  CHECK(queue.piece(2).empty());
+  queue.clear(scratch);
+  CHECK(queue.piece(0).empty());
 }
 
 TEST_CASE("A queue of output gives memory back as it is consumed") {
