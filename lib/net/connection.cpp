@@ -209,14 +209,12 @@ void Connection::leave_frame_after(SystemResult sent) {
   {
     const FrameEnd at_the_end{*this};
     take_sent(sent);
-    end_flush();
   }
   end_frame();
 }
 
 /// The same, when everything has been sent that could be.
 void Connection::end_frame() {
-  frame_ = nullptr;
   if (state() == ConnectionState::done) return tell_closed();
   update_interest();
 }

@@ -55,13 +55,11 @@ void Connection::close() {
   if (unusual_.output_side == Output::open) unusual_.output_side = Output::finishing;
   if (state() == ConnectionState::connecting && output_.empty()) return end({}, "close");
   close_started_ = loop_.time();
-  // Leaving the frame does it otherwise, unless that ends the connection: mostly it does.
-  if (frame_ == nullptr || fd_ < 0) arm_timer();
+  if (fd_ < 0) arm_timer();  // flushing does it otherwise, unless that ends the connection
   request_flush();
 }
 
 void Connection::abort() {
-  if (state() == ConnectionState::done) return;
   if (fd_ >= 0) reset_and_close_socket();
   end(CloseReason::aborted, Errc::aborted, "abort");
 }

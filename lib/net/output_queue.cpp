@@ -43,7 +43,6 @@ bool OutputQueue::enter_cork(Scratch& scratch) {
 
 void OutputQueue::settle(Scratch& scratch) {
   if (!is_corked()) return;
-  offset_ = 0;
   if (memory_bytes_ != 0) add_copy(corked(), scratch);
   corked_ = nullptr;
   give_back_cork(scratch);
