@@ -576,6 +576,20 @@ TEST_CASE("A callback may replace itself, more than once, and lives until it ret
   run_until(loop, [&] { return order == "ab"; });
 }
 
+TEST_CASE("A callback that isn't on_data may replace itself, too") {
+  EventLoop loop;
+  Link link(loop);
+  std::string order;
+  link.connection->on_drained([&](Connection& self) {
+    order += 'a';
+    self.on_drained([&](Connection&) { order += 'b'; });
+  });
+  for (const char* expected : {"a", "ab", "abb"}) {
+    link.connection->write("x");
+    run_until(loop, [&] { return order == expected; });
+  }
+}
+
 TEST_CASE("A callback may unset itself, and what comes then goes nowhere") {
   EventLoop loop;
   Link link(loop);
@@ -603,8 +617,41 @@ TEST_CASE("The captures of a connection's callbacks are freed with it") {
   link.connection->on_closed([token](Connection&, std::error_code) {});
   token.reset();
   CHECK_FALSE(watch.expired());
-  link.connection.reset();
-  CHECK(watch.expired());
+  SECTION("from outside") {
+    link.connection.reset();
+    CHECK(watch.expired());
+  }
+  SECTION("from a callback, which lives until it returns") {
+    bool were_freed = false;
+    link.connection->on_eof([&](Connection&) {
+      link.connection.reset();
+      were_freed = watch.expired();
+    });
+    link.peer.end();
+    run_until(loop, [&] { return link.connection == nullptr; });
+    CHECK(were_freed);
+  }
+}
+
+TEST_CASE("A connection that is destroyed by the first of much that came is not read any further") {
+  EventLoop loop;
+  Link link(loop);
+  bool is_longer_way = false;
+  SECTION("the usual way") {}
+  SECTION("with a callback that makes the way longer") { is_longer_way = true; }
+  if (is_longer_way) link.connection->on_drained([](Connection&) {});
+  link.connection->pause_reading();
+  link.peer.send(noise(150'000));
+  passes(loop);
+  int calls = 0;
+  link.connection->on_data([&](Connection&, std::string_view) {
+    ++calls;
+    link.connection.reset();
+  });
+  link.connection->resume_reading();
+  run_until(loop, [&] { return calls > 0; });
+  passes(loop);
+  CHECK(calls == 1);
 }
 
 TEST_CASE("A connection that owns itself through its callback may let go of itself") {

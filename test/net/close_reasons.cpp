@@ -328,9 +328,15 @@ TEST_CASE("A connection counts its bytes and knows when they came and went") {
   CHECK(connection->last_sent_at() == start + 2s);
   CHECK(connection->bytes_received() == 5);
   CHECK(connection->bytes_sent() == 3);
+  connection->on_data([](Connection& self, std::string_view bytes) { self.write(bytes); });
+  system.advance(1s);
+  peer.send("6");
+  spin_until(loop, [&] { return peer.received_bytes() == 4; });
+  CHECK(connection->last_received_at() == start + 3s);
+  CHECK(connection->last_sent_at() == start + 3s);
   connection->abort();
-  CHECK(connection->bytes_received() == 5);
-  CHECK(connection->bytes_sent() == 3);
+  CHECK(connection->bytes_received() == 6);
+  CHECK(connection->bytes_sent() == 4);
   CHECK(connection->connected_at() == start);
 }
 

@@ -330,6 +330,10 @@ TEST_CASE("A connection that echoes and ends in one callback has sent its echo")
 TEST_CASE("A connection that echoes and is aborted or destroyed leaves the loop's places free") {
   EventLoop loop;
   Link link(loop);
+  Link first(loop);  // for it they are made
+  first.connection->on_data([](Connection& self, std::string_view) { self.write("welcome"); });
+  first.peer.send("hello");
+  check_received(loop, first.peer, "welcome");
   SECTION("aborted") {
     link.connection->on_data([](Connection& self, std::string_view bytes) {
       self.write(bytes);
@@ -354,8 +358,10 @@ TEST_CASE("A connection that echoes and is aborted or destroyed leaves the loop'
   CHECK(link.peer.received() == "");
   Link next(loop);
   next.connection->on_data([](Connection& self, std::string_view bytes) {
+    const AllocationCounter allocations;
     self.write(bytes);
     self.write("!");
+    CHECK(allocations.count() == 0);
   });
   next.peer.send("hello");
   check_received(loop, next.peer, "hello!");

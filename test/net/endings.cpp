@@ -320,6 +320,10 @@ TEST_CASE("A peer that doesn't want any more may still send") {
   CHECK(record.closed == 0);
   SECTION("until it ends") { peer.end(); }
   SECTION("until it is closed") { peer.close(); }
+  SECTION("until it ends, to one that has ended too") {
+    connection->shutdown();
+    peer.end();
+  }
   SECTION("until this side closes") {
     connection->close();
     peer.send("never mind");

@@ -234,6 +234,7 @@ TEST_CASE("Nothing is left to release of a connection that is DONE") {
   }
   SECTION("because it was aborted") {
     link.connection->write("never sent");
+    link.connection->unread("never delivered");
     link.connection->abort();
     expected = CloseReason::aborted;
   }
@@ -499,6 +500,62 @@ TEST_CASE("A connection that is destroyed by what was given back says no more") 
   passes(loop);
   CHECK(calls == 2);
   CHECK(link.record.closed == 0);
+}
+
+TEST_CASE("What is given back after close() is dropped") {
+  EventLoop loop;
+  Link link(loop);
+  link.connection->close();
+  link.connection->unread("too late");
+  passes(loop);
+  link.peer.end();
+  run_until(loop, [&] { return link.is_closed(); });
+  CHECK(link.record.order == "closed");
+}
+
+TEST_CASE("on_drained comes beside what is given back") {
+  EventLoop loop;
+  Link link(loop);
+  int drained = 0;
+  std::string data;
+  link.connection->on_drained([&](Connection&) { ++drained; });
+  link.connection->on_data([&](Connection& self, std::string_view bytes) {
+    data += bytes;
+    if (bytes.size() == 1) return;
+    self.write("answer");
+    self.unread(bytes.substr(1, 1));
+  });
+  link.peer.send("hello");
+  run_until(loop, [&] { return data == "helloe"; });
+  passes(loop);
+  CHECK(drained == 1);
+}
+
+TEST_CASE("What is given back makes on_drained come no second time") {
+  EventLoop loop;
+  Link link(loop);
+  link.record.attach_drained(*link.connection);
+  link.connection->write("hello");
+  run_until(loop, [&] { return link.record.drained == 1; });
+  for (const char* expected : {"x", "xy"}) {
+    link.connection->unread(std::string_view(expected).substr(link.record.data.size()));
+    run_until(loop, [&] { return link.record.data == expected; });
+  }
+  CHECK(link.record.drained == 1);
+}
+
+TEST_CASE("The end is told once, whatever is done after it to what was given back") {
+  EventLoop loop;
+  Link link(loop);
+  link.connection->pause_reading();
+  link.connection->unread("never delivered");
+  link.connection->abort();
+  run_until(loop, [&] { return link.is_closed(); });
+  link.record.attach(*link.connection);
+  link.connection->resume_reading();
+  passes(loop);
+  CHECK(link.record.order == "closed");
+  CHECK(link.record.closed == 1);
 }
 
 TEST_CASE("Giving back to a connection that is DONE does nothing") {

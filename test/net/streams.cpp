@@ -235,6 +235,27 @@ TEST_CASE(
   CHECK(system.sends() == 1);
 }
 
+TEST_CASE("What was written may be changed at once") {
+  EventLoop loop;
+  Link link(loop);
+  std::string expected;
+  const auto write = [&] {
+    for (const std::size_t size : {10U, 3'000U, 20'000U, 100U}) {
+      std::string bytes = noise(size, static_cast<std::uint32_t>(size));
+      link.connection->write(std::string_view(bytes));
+      expected += bytes;
+      bytes.assign(size, '?');
+    }
+  };
+  SECTION("outside of callbacks") { write(); }
+  SECTION("inside of one") {
+    link.connection->on_data([&](Connection&, std::string_view) { write(); });
+    link.peer.send("go");
+  }
+  run_until(loop, [&] { return link.peer.received_bytes() == 23'110; });
+  CHECK(difference(link.peer.received(), expected) == "");
+}
+
 TEST_CASE("What is read and answered costs one recv and one send") {
   FaultySystem system;
   EventLoop loop(options_on(system));
@@ -282,6 +303,14 @@ TEST_CASE("Writing nothing sends nothing") {
   CHECK(system.sends() == 0);
   CHECK(link.connection->state() == ConnectionState::receiving);
   CHECK(link.record.order.empty());
+  link.connection->on_data([](Connection& self, std::string_view bytes) {
+    self.write(bytes.substr(0, 0));
+    self.write("");
+    CHECK(self.state() == ConnectionState::receiving);
+  });
+  link.peer.send("no answer");
+  run_until(loop, [&] { return link.connection->bytes_received() == 9; });
+  CHECK(system.sends() == 0);
 }
 
 TEST_CASE("64 MiB get through a send buffer of 4 KiB, and their checksum is right") {

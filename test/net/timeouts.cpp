@@ -94,6 +94,10 @@ TEST_CASE("idle_timeout ends a connection that is silent for so long, and not ea
 
 TEST_CASE("Each byte, either way, begins the idle timeout anew") {
   TimedLink timed(idle(10s));
+  SECTION("the usual way") {}
+  SECTION("with a callback that makes the way longer") {
+    timed.link.record.attach_drained(*timed.link.connection);
+  }
   const auto happens = [&](int what) {
     if (what == 0) {
       timed.link.peer.send("x");
@@ -264,6 +268,22 @@ TEST_CASE("The write timeout begins when the kernel refuses, not when the loop l
   CHECK(timed.is_closed());
 }
 
+TEST_CASE(
+    "The write timeout begins when the kernel refuses, however long nothing was sent before") {
+  ConnectionOptions options;
+  options.write_timeout = 10s;
+  TimedLink timed(options);
+  timed.advance(1h);
+  timed.system.fail(Call::send, EAGAIN, FaultySystem::forever);
+  timed.link.connection->write("x");
+  passes(timed.loop);
+  CHECK_FALSE(timed.is_closed());
+  timed.advance(10s - 1ns);
+  CHECK_FALSE(timed.is_closed());
+  timed.advance(1ns);
+  CHECK(timed.is_closed());
+}
+
 TEST_CASE("A connection without a write timeout waits for its peer for ever") {
   ConnectionOptions options;
   options.write_timeout = {};
@@ -283,8 +303,10 @@ TEST_CASE("A failed write that nobody reads about ends with its own error after 
   timed.link.peer.reset();
   passes(timed.loop);
   timed.link.connection->write("x");
+  passes(timed.loop);
   timed.advance(10s - 1ns);
   CHECK_FALSE(timed.is_closed());
+  SECTION("nobody at all") {}
   SECTION("and what can be read is still there until then") {
     timed.link.connection->resume_reading();
     passes(timed.loop);
@@ -337,10 +359,41 @@ TEST_CASE("close_timeout begins with close(), and is the only one from then on")
   TimedLink timed(options);
   timed.system.advance(30min);
   timed.link.connection->close();
+  timed.advance(5s);
+  timed.link.connection->close();  // which changes nothing
+  timed.advance(5s - 1ns);
+  CHECK_FALSE(timed.is_closed());
+  timed.advance(1ns);
+  CHECK(timed.is_closed());
+}
+
+TEST_CASE("close_timeout holds when a callback has closed, too") {
+  ConnectionOptions options;
+  options.close_timeout = 10s;
+  TimedLink timed(options);
+  timed.link.connection->on_data([](Connection& self, std::string_view) { self.close(); });
+  timed.link.peer.send("x");
+  timed.until([&] { return timed.link.connection->is_closing(); });
   timed.advance(10s - 1ns);
   CHECK_FALSE(timed.is_closed());
   timed.advance(1ns);
   CHECK(timed.is_closed());
+}
+
+TEST_CASE("A connection that is destroyed leaves no deadline behind") {
+  ConnectionOptions options = idle(10s);
+  options.close_timeout = 5s;
+  TimedLink timed(options);
+  CHECK(timed.loop.next_deadline() == timed.system.now() + 10s);
+  SECTION("the one that it had first") {}
+  SECTION("nor that from before an earlier one") {
+    timed.link.connection->close();
+    passes(timed.loop);
+    CHECK(timed.loop.next_deadline() == timed.system.now() + 5s);
+  }
+  timed.link.connection.reset();
+  passes(timed.loop);
+  CHECK_FALSE(timed.loop.next_deadline());
 }
 
 TEST_CASE("close_timeout holds for a connection that dials, too") {

@@ -404,6 +404,17 @@ TEST_CASE("Descriptors keep their place among other bytes, however full the sock
   CHECK(link.order.find("[1]") <= link.order.find("with one "));
 }
 
+TEST_CASE("Descriptors keep their place behind pieces that are sent together") {
+  EventLoop loop;
+  UnixLink link(loop);
+  for (int i = 0; i < 3; ++i) link.sender->write(std::string(20'000, 'x'));
+  link.sender->write_fds("with one ", one_fd());
+  link.sender->write("behind");
+  run_until(loop, [&] { return link.receiver->bytes_received() == 60'000 + 15; });
+  CHECK(link.order.size() == 60'000 + 3 + 15);
+  CHECK(link.order.find("[1]") <= link.order.find("with one "));
+}
+
 TEST_CASE("A message that is bigger than the socket's buffer takes its descriptors once") {
   EventLoop loop;
   UnixLink link(loop);
@@ -463,6 +474,27 @@ TEST_CASE("Descriptors that were sent are closed here, those that weren't too") 
   link.sender.reset();
   link.receiver.reset();
   CHECK(open_fd_count() == before);
+}
+
+TEST_CASE("A connection that wants descriptors is told when it can't read any more") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  UnixLink link(loop);
+  system.fail(Call::recvmsg, EIO);
+  link.sender->write("x");
+  run_until(loop, [&] { return link.record.closed > 0; });
+  CHECK(link.record.error == std::errc::io_error);
+  CHECK(link.order.empty());
+}
+
+TEST_CASE("What comes with descriptors counts for the idle timeout") {
+  FaultyClock system;
+  EventLoop loop(options_on(system));
+  UnixLink link(loop);
+  system.advance(1s);
+  link.sender->write_fds("look", one_fd());
+  spin_until(loop, [&] { return link.order == "[1]look"; });
+  CHECK(link.receiver->last_received_at() == system.now());
 }
 
 TEST_CASE("A connection that wants no descriptors gets the bytes, and the descriptors are closed") {
@@ -591,6 +623,7 @@ TEST_CASE("Descriptors for which there is no room end the connection, and none l
   }
   run_until(loop, [&] { return link.record.closed == 1; });
   CHECK(link.fds.empty());
+  CHECK(link.order.empty());
   CHECK(link.record.error == pawl::system_error_code(EMFILE));
   CHECK(link.receiver->close_reason() == CloseReason::failed);
   CHECK_THAT(link.receiver->describe(), Catch::Contains("receive descriptors in RECEIVING"));

@@ -90,6 +90,26 @@ TEST_CASE("A range of a file goes in order with what is written before and behin
   CHECK(link.record.order.empty());
 }
 
+TEST_CASE("A file keeps its place behind and before pieces that are sent together") {
+  EventLoop loop;
+  Link link(loop);
+  const File file("0123456789");
+  std::string expected;
+  const auto write_pieces = [&](std::uint32_t seed) {
+    for (std::uint32_t i = 0; i < 3; ++i) {  // too big to be put together
+      std::string piece = noise(20'000, seed + i);
+      expected += piece;
+      link.connection->write(std::move(piece));
+    }
+  };
+  write_pieces(10);
+  link.connection->write_file(file.open(), 0, 10);
+  expected += "0123456789";
+  write_pieces(20);
+  run_until(loop, [&] { return link.peer.received_bytes() == expected.size(); });
+  CHECK(difference(link.peer.received(), expected) == "");
+}
+
 TEST_CASE("A file alone makes a connection SENDING, and on_drained tells when it has gone") {
   EventLoop loop;
   Link link(loop);
