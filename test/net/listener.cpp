@@ -220,6 +220,26 @@ TEST_CASE("A flood of connections is accepted in portions, and nobody is forgott
   }
 }
 
+TEST_CASE("The portions of a flood double from pass to pass, up to the budget") {
+  ListenerOptions options;
+  options.accept_budget = 16;
+  TimedListener timed(options);
+  passes(timed.loop, 2);
+  for (int flood = 0; flood < 2; ++flood) {
+    for (int i = 0; i < 50; ++i) timed.knock();
+    std::vector<std::size_t> portions;
+    spin_until(timed.loop, [&, before = timed.accepted.size()]() mutable {
+      const std::size_t portion =
+          timed.accepted.size() - std::exchange(before, timed.accepted.size());
+      if (portion > 0) portions.push_back(portion);
+      return timed.accepted.size() == 50;
+    });
+    CHECK(portions == std::vector<std::size_t>{1, 2, 4, 8, 16, 16, 3});
+    timed.accepted.clear();
+    passes(timed.loop, 2);
+  }
+}
+
 TEST_CASE("A connection that comes alone costs one accept and no second look") {
   TimedListener timed;
   passes(timed.loop, 2);
@@ -266,6 +286,10 @@ TEST_CASE(
     timed.system.fail(Call::accept, error);
     timed.knock();
     spin_until(timed.loop, [&] { return timed.told.size() == 2; });
+    CHECK(timed.loop.next_deadline());
+    timed.listener.close();
+    passes(timed.loop);
+    CHECK_FALSE(timed.loop.next_deadline());
   }
 }
 

@@ -473,6 +473,24 @@ TEST_CASE("A side that is DONE already ends the other") {
   CHECK(other.connection->close_reason() == CloseReason::aborted);
 }
 
+TEST_CASE("A side that has ended in good order closes the other") {
+  EventLoop loop;
+  Link left(loop);
+  Link right(loop);
+  const int index = GENERATE(0, 1);
+  Link& over = index == 0 ? left : right;
+  Link& other = index == 0 ? right : left;
+  const pawl::UniqueFd socket = over.connection->release().socket;
+  Done done;
+  relay(*left.connection, *right.connection, done.callback());
+  CHECK(other.connection->state() == ConnectionState::receiving);
+  CHECK(other.connection->is_closing());
+  other.peer.end();
+  check_once(loop, done);
+  CHECK_FALSE(done.error);
+  CHECK(other.connection->close_reason() == CloseReason::clean);
+}
+
 // As it is used
 
 TEST_CASE("A proxy of a server and dials carries many conversations at once") {

@@ -457,6 +457,22 @@ TEST_CASE("Servers can share a port") {
       "Listener at " + first.local_endpoint().to_string() + ": bind: Address already in use");
 }
 
+TEST_CASE("A server accepts no more in a pass than its budget says") {
+  EventLoop loop;
+  ServerOptions options;
+  options.accept_budget = 2;
+  const Server server(loop, Endpoint::loopback(0), echo, options);
+  std::vector<UniqueFd> clients;
+  for (int i = 0; i < 20; ++i) clients.push_back(raw_connect(server.local_endpoint()));
+  std::size_t most = 0;
+  spin_until(loop, [&, before = std::size_t{0}]() mutable {
+    most = std::max(most, server.connections() - before);
+    before = server.connections();
+    return before == 20;
+  });
+  CHECK(most == 2);
+}
+
 TEST_CASE("The options of a server's connections hold for them") {
   FaultyClock system;
   EventLoop loop(options_on(system));
