@@ -3,6 +3,7 @@
 #include "pawl/net/message_reader.hpp"
 
 #include <catch2/catch.hpp>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -176,6 +177,10 @@ TEST_CASE("A framing that is changed from outside holds for all that wasn't told
   CHECK(it.messages.size() == 1);
   it.run_until_messages(3);
   CHECK(it.messages == Messages{"one", "ab", "cd"});
+  it.reader->set_framing(Framing::lines());  // nothing has begun
+  it.link.peer.send("line\n");
+  it.run_until_messages(4);
+  CHECK(it.messages.back() == "line");
 }
 
 TEST_CASE("A message of no bytes comes from the loop, though nothing does") {
@@ -212,6 +217,50 @@ TEST_CASE("A reader that pauses gets no message more, not even one that is here,
   CHECK(it.ends == 0);
   it.reader->resume();
   run_until(it.loop, [&] { return it.ends == 1; });
+}
+
+TEST_CASE("What a paused reader has here stays what it was, whatever is read elsewhere") {
+  Reading it(Framing::lines());
+  it.on_message = [&](std::string_view) { it.reader->pause(); };
+  it.link.peer.send("one\ntwo\n");
+  it.run_until_messages(1);
+  Link other(it.loop);
+  other.peer.send(std::string(100, '\n'));
+  run_until(it.loop, [&] { return other.record.data.size() == 100; });
+  it.reader->resume();
+  it.run_until_messages(2);
+  CHECK(it.messages == Messages{"one", "two"});
+}
+
+TEST_CASE("What comes to a paused reader whose connection others resume keeps its order") {
+  Reading it(Framing::lines());
+  it.on_message = [&](std::string_view) { it.reader->pause(); };
+  it.link.peer.send("one\ntwo\n");
+  it.run_until_messages(1);
+  for (const char* more : {"three\n", "four\n"}) {
+    const std::uint64_t before = it.link.connection->bytes_received();
+    it.link.connection->resume_reading();
+    it.link.peer.send(more);
+    run_until(it.loop, [&] { return it.link.connection->bytes_received() > before; });
+  }
+  CHECK(it.messages == Messages{"one"});
+  for (std::size_t count = 2; count <= 4; ++count) {
+    it.reader->resume();
+    it.run_until_messages(count);
+  }
+  CHECK(it.messages == Messages{"one", "two", "three", "four"});
+}
+
+TEST_CASE("A reader without callbacks drops what comes") {
+  Reading it(Framing::lines());
+  it.reader->on_message({});
+  it.reader->on_end({});
+  it.link.peer.send("one\ntwo\nthr");
+  it.link.peer.end();
+  run_until(it.loop, [&] { return it.link.is_closed(); });
+  CHECK_FALSE(it.link.record.error);
+  CHECK(it.messages.empty());
+  CHECK(it.ends == 0);
 }
 
 TEST_CASE("A pause after each of many small messages copies and allocates nothing for each") {
@@ -317,6 +366,31 @@ TEST_CASE("A reader that goes gives what it hasn't told to whoever reads next") 
   run_until(it.loop, [&] { return raw == "binary from here\n"; });
 }
 
+TEST_CASE("A reader that goes leaves the connection reading, though it had stopped it") {
+  Reading it(Framing::lines());
+  std::string expected = "two\nthree\n";
+  SECTION("by a pause, with messages here") {
+    it.on_message = [&](std::string_view) { it.reader->pause(); };
+    it.link.peer.send("one\ntwo\n");
+    it.run_until_messages(1);
+  }
+  SECTION("by a pause, with nothing here") {
+    it.reader->pause();
+    expected = "three\n";
+  }
+  SECTION("because of an exception, until the messages behind it are told") {
+    it.on_message = [](std::string_view) { throw Thrown(); };
+    it.link.peer.send("one\ntwo\n");
+    CHECK_THROWS_AS(it.run_until_messages(2), Thrown);
+  }
+  CHECK(it.link.connection->is_reading_paused());
+  it.reader.reset();
+  std::string raw;
+  it.link.connection->on_data([&](Connection&, std::string_view bytes) { raw += bytes; });
+  it.link.peer.send("three\n");
+  run_until(it.loop, [&] { return raw == expected; });
+}
+
 TEST_CASE("One reader may follow another in the middle of what came") {
   Reading it(Framing::lines());
   it.on_message = [&](std::string_view message) {
@@ -361,6 +435,8 @@ TEST_CASE("A reader may outlive its connection") {
   passes(it.loop, 3);
   it.link.connection.reset();
   CHECK(it.reader->partial() == "part");
+  it.reader->pause();
+  it.reader->resume();
   it.reader->set_framing(Framing::exactly(0));
   it.reader->pause();
   it.reader->resume();
