@@ -134,6 +134,26 @@ TEST_CASE("What the kernel refuses fails alone, with its destination") {
   CHECK(socket.state() == DatagramState::open);
 }
 
+TEST_CASE(
+    "Whatever the network said of earlier datagrams, the next one of a connected socket is sent") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  // What the kernel makes of ICMP's answers, in the order of their codes: icmp_err_convert.
+  const int error = GENERATE(ENETUNREACH, EHOSTUNREACH, ENOPROTOOPT, ECONNREFUSED, EMSGSIZE,
+                             EOPNOTSUPP, EHOSTDOWN, ENONET, EPROTO, EACCES);
+  RawDatagrams peer;
+  DatagramOptions options;
+  options.peer = peer.endpoint();
+  DatagramSocket socket(loop, Endpoint(), options);
+  DatagramRecorder record(socket);
+  system.fail(Call::sendmmsg, error);
+  socket.send("arrives");
+  run_until(loop, [&] { return record.drained == 1; });
+  CHECK(peer.receive_all() == std::vector<std::string>{"arrives"});
+  CHECK(record.lost == 0);
+  CHECK(record.codes == std::vector<std::error_code>{pawl::system_error_code(error)});
+}
+
 TEST_CASE("A connected socket's own error is told once, as that datagram's") {
   FaultySystem system;
   EventLoop loop(options_on(system));
@@ -235,10 +255,11 @@ TEST_CASE("A descriptor that is of no use ends the socket") {
   DatagramSocket socket(loop, Endpoint::loopback(0));
   DatagramRecorder record(socket);
   RawDatagrams peer;
-  system.fail(Call::recvmmsg, EBADF);
+  const int error = GENERATE(EBADF, ENOTSOCK, EFAULT);
+  system.fail(Call::recvmmsg, error);
   peer.send("x", socket.local_endpoint());
   run_until(loop, [&] { return record.closed == 1; });
-  CHECK(record.error == std::errc::bad_file_descriptor);
+  CHECK(record.error == pawl::system_error_code(error));
   CHECK(record.order == "closed");
   CHECK(socket.state() == DatagramState::done);
 }

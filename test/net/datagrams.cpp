@@ -391,6 +391,37 @@ TEST_CASE("Pausing and resuming a datagram socket at once changes nothing") {
   run_until(loop, [&] { return record.bytes.size() == 1; });
 }
 
+TEST_CASE("A datagram socket that has nothing to tell lets the loop sleep") {
+  EventLoop loop;
+  DatagramSocket socket(loop, Endpoint::loopback(0));
+  DatagramRecorder record(socket);
+  for (const std::string& text : numbers(3)) socket.send_to(text, socket.local_endpoint());
+  run_until(loop, [&] { return record.bytes.size() == 3 && record.drained == 1; });
+  SECTION("when everything has been told") {}
+  SECTION("while what is here waits for it to be resumed") {
+    socket.on_datagram([](DatagramSocket& self, const Datagram&) { self.pause_reading(); });
+    for (const std::string& text : numbers(3)) socket.send_to(text, socket.local_endpoint());
+    run_until(loop, [&] { return socket.datagrams_received() == 4; });
+  }
+  SECTION("when it is over") {
+    socket.close();
+    run_until(loop, [&] { return record.closed == 1; });
+  }
+  passes(loop);
+  CHECK_FALSE(loop.next_deadline());
+}
+
+TEST_CASE("A batch is at least one datagram and at most what fits into one call") {
+  EventLoop loop;
+  DatagramOptions options;
+  options.batch = GENERATE(0U, 1U, 1'000'000U);
+  DatagramSocket socket(loop, Endpoint::loopback(0), options);
+  DatagramRecorder record(socket);
+  for (const std::string& text : numbers(100)) socket.send_to(text, socket.local_endpoint());
+  run_until(loop, [&] { return record.bytes.size() == 100; });
+  CHECK(record.bytes == numbers(100));
+}
+
 TEST_CASE("An exception from on_datagram leaves run(), and the rest of the batch comes") {
   EventLoop loop;
   DatagramSocket socket(loop, Endpoint::loopback(0));

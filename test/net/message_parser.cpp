@@ -203,6 +203,33 @@ TEST_CASE("All until the end is one message, which may be empty, however the str
   check(Protocol{Framing::until_end(3)}, "1234", {too_long});
 }
 
+TEST_CASE("All until the end is too long as soon as more than the limit is there") {
+  MessageParser parser(Framing::until_end(10));
+  std::string_view input = "12345678";
+  CHECK(parser.next(input) == Status::more);
+  input = "90";
+  CHECK(parser.next(input) == Status::more);
+  SECTION("just so long") {
+    CHECK(parser.finish() == Status::message);
+    CHECK(parser.message() == "1234567890");
+  }
+  SECTION("longer") {
+    input = "1";
+    CHECK(parser.next(input) == Status::failed);
+    CHECK(parser.error() == Errc::message_too_long);
+  }
+}
+
+TEST_CASE("A parser that has failed stays so") {
+  MessageParser parser(Framing::lines(3));
+  std::string_view input = "12345\n123\n";
+  CHECK(parser.next(input) == Status::failed);
+  input = "123\n";
+  CHECK(parser.next(input) == Status::failed);
+  CHECK(parser.finish() == Status::failed);
+  CHECK(parser.error() == Errc::message_too_long);
+}
+
 TEST_CASE("The framing may change after each message, however the stream is cut") {
   // A line says how the next message is framed.
   const Protocol protocol{
