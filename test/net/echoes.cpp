@@ -203,9 +203,14 @@ TEST_CASE("With an exception handler an echo leaves unchanged too, whoever reads
 TEST_CASE("An echo of the beginning of more than one read is not overtaken by the next read") {
   EventLoop loop;
   Link link(loop);
+  Link other(loop);
   std::string expected;
   std::size_t longest = 0;
+  bool is_place_taken = false;  // that of what is written in one callback
+  SECTION("with room for it elsewhere") {}
+  SECTION("while another connection has that") { is_place_taken = true; }
   const auto answer = [&](Connection& self, std::string_view bytes) {
+    if (is_place_taken) other.connection->write("x");
     longest = std::max(longest, bytes.size());
     expected += bytes.substr(0, 1000);
     self.write(bytes.substr(0, 1000));
@@ -265,6 +270,26 @@ TEST_CASE("What a callback echoes after it has ended its connection is dropped")
   CHECK(system.count(Call::send) == 0);
   CHECK(link.connection->buffered() == 0);
   CHECK(link.peer.received() == "");
+}
+
+TEST_CASE("What goes to others beside an echo stays what it was, whoever writes meanwhile") {
+  EventLoop loop;
+  Link from[2] = {Link(loop), Link(loop)};
+  Link to[2] = {Link(loop), Link(loop)};
+  const std::string news[2] = {noise(2'000, 1), noise(2'000, 2)};
+  for (const int i : {0, 1}) {
+    Connection& other = *to[i].connection;
+    from[i].connection->on_data(
+        [&other, &text = news[i]](Connection& self, std::string_view bytes) {
+          self.write(bytes);
+          other.write(text);
+        });
+    from[i].peer.send("hello");  // both are read in one pass
+  }
+  for (const int i : {0, 1}) {
+    check_received(loop, from[i].peer, "hello");
+    check_received(loop, to[i].peer, news[i]);
+  }
 }
 
 TEST_CASE("on_drained comes for an echo of the same callback, whenever it was set") {
