@@ -192,7 +192,6 @@ void Dialer::on_found(std::error_code error, const std::vector<Endpoint>& found)
 /// Starts the next address that can be started, and sees to the one after it. When none is left
 /// and none is running, that was the end.
 void Dialer::start_next() {
-  operation_ = "connect";
   while (next_ < endpoints_.size()) {
     auto attempt = std::make_unique<Attempt>(*this, endpoints_[next_++]);
     const std::error_code error = attempt->start();
