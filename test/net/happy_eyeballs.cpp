@@ -569,6 +569,28 @@ TEST_CASE("A source that can't be had is told as the phase bind") {
   CHECK_THAT(connection->describe(), Catch::Contains(": bind in CONNECTING: "));
 }
 
+TEST_CASE("A dial from an address without a port leaves that to the kernel until it has the peer") {
+  LastSocket system;
+  EventLoop loop(options_on(system));
+  RawListener listener;
+  ConnectionOptions options;
+  options.bind = Endpoint::from_address("127.0.0.5", 0);
+  const auto connection = Connection::connect(loop, listener.endpoint(), options);
+  CHECK(system.option(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT) == 1);
+}
+
+TEST_CASE("A dial whose outcome can't be asked for has failed") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  RawListener listener;
+  system.fail(Call::getsockopt, ENOBUFS);
+  const auto connection = Connection::connect(loop, listener.endpoint());
+  Recorder record(*connection);
+  run_until(loop, [&] { return !record.order.empty(); });
+  CHECK(record.order == "closed");
+  CHECK(record.error == std::errc::no_buffer_space);
+}
+
 TEST_CASE("A source of one family leaves the addresses of that family") {
   RawListener listener;
   Internet internet({first, second, third});

@@ -12,6 +12,9 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -192,6 +195,39 @@ TEST_CASE("sock_connect to where nobody listens is refused") {
   CHECK(connected.count == 2);
 }
 
+TEST_CASE("sock_connect fails when the outcome can't be asked for") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  const RawListener listener;
+  const UniqueFd fd = tcp_socket();
+  Connected connected;
+  pawl::sock_connect(loop, fd.get(), listener.endpoint(), connected.callback());
+  system.fail(Call::getsockopt, ENOBUFS, FaultySystem::forever);
+  run_until(loop, [&] { return connected.count == 1; });
+  CHECK(connected.error == std::errc::no_buffer_space);
+}
+
+TEST_CASE("In debug mode a sock_ operation from a wrong thread is refused", "[threads]") {
+  pawl::LoopOptions options;
+  options.debug = true;
+  EventLoop loop(options);
+  loop.set_report_sink([](std::string_view) {});
+  SocketPair pair;
+  write_byte(pair.theirs.get());
+  std::string refusal;
+  loop.call_soon([&] {
+    std::thread([&] {
+      try {
+        pawl::sock_recv(loop, pair.ours.get(), 10, [](std::error_code, std::string) {});
+      } catch (const std::logic_error& error) {
+        refusal = error.what();
+      }
+    }).join();
+  });
+  pass(loop);
+  CHECK_THAT(refusal, Catch::Contains("sock_recv"));
+}
+
 TEST_CASE("sock_connect isn't misled by a wake-up that comes too early") {
   // A wake-up for nothing: the socket isn't connected yet, and has no error either.
   class Early final : public pawl::System {
@@ -286,6 +322,22 @@ TEST_CASE("sock_sendto to a Unix receiver that stays full fails instead of spinn
     run_until(loop, [&] { return sent.count > before; });
   }
   CHECK(sent.error == std::errc::resource_unavailable_try_again);
+}
+
+TEST_CASE("sock_sendto waits for room at this side, as often as it takes but for a Unix receiver") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  const bool is_unix = GENERATE(true, false);
+  const Endpoint any = is_unix ? Endpoint::parse(abstract("waits")) : Endpoint::loopback(0);
+  RawDatagrams peer(any);
+  const UniqueFd fd(system.socket(is_unix ? AF_UNIX : AF_INET, SOCK_DGRAM, 0).fd());
+  system.fail(Call::sendmsg, EAGAIN, is_unix ? 1 : 3);
+  Completion<std::size_t> sent;
+  pawl::sock_sendto(loop, fd.get(), "hello", peer.endpoint(), sent.callback());
+  run_until(loop, [&] { return sent.count == 1; });
+  CHECK_FALSE(sent.error);
+  CHECK(sent.value == 5);
+  CHECK(peer.receive() == "hello");
 }
 
 // ---- what is wrong from the start
