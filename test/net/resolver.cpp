@@ -404,6 +404,16 @@ TEST_CASE("A resolver may be destroyed in the callback of its own lookup", "[thr
   CHECK(calls == 1);
 }
 
+TEST_CASE("A name in capitals is the same name, from the first letter to the last") {
+  Resolving there(any_backend(), few);
+  Found small, capital;
+  there.resolver->resolve("az.test.", 80, small.callback());
+  there.resolver->resolve("AZ.TEST.", 80, capital.callback());
+  CHECK(there.resolver->counters().shared == 1);
+  run_until(there.loop, [&] { return small.calls > 0 && capital.calls > 0; });
+  CHECK(small.text() == capital.text());
+}
+
 TEST_CASE("A resolver may be destroyed when a lookup times out") {
   ResolverOptions options;
   options.timeout = 20ms;
