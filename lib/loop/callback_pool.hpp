@@ -94,6 +94,10 @@ class CallbackPool {
 
   /// Destroys every callback and, now or with the last ticket, the pool itself.
   void close();
+  /// For whoever owns it.
+  struct Close {
+    void operator()(CallbackPool* pool) const { pool->close(); }
+  };
 
   /// A pending slot with one reference, the loop's. Throws `std::logic_error` on an empty callback.
   /// Always inline: saving its arguments for a call would cost a tenth of what it does.

@@ -48,7 +48,8 @@ LoopParts::LoopParts(LoopOptions wanted)
       observer(options.observer),
       selector(system.make_selector(options.selector)),
       mailbox(std::make_shared<Mailbox>(system)),
-      pool(*new CallbackPool),
+      pool_owner(new CallbackPool),
+      pool(*pool_owner),
       runner(system, pool, reporter, is_debug, options.slow_callback),
       timers(pool),
       ready(pool),
@@ -64,10 +65,7 @@ LoopParts::LoopParts(LoopOptions wanted)
   }
   const std::error_code error = watches.add_handler(mailbox->wake_fd(), Interest::read, *this,
                                                     false, Place::here(), pass_time);
-  if (error) {
-    pool.close();
-    throw std::system_error(error, "EventLoop: watching the wake-up");
-  }
+  if (error) throw std::system_error(error, "EventLoop: watching the wake-up");
   mailbox->leave_pass();
 }
 
@@ -83,7 +81,7 @@ LoopParts::~LoopParts() {
   watches.clear();
   ready.clear();
   timers.clear_due();
-  pool.close();
+  pool_owner.reset();
 }
 
 void LoopParts::run(bool forever, TimePoint end) {

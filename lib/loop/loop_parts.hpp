@@ -99,6 +99,7 @@ struct LoopParts final : IoHandler {
   Observer* observer;
   std::unique_ptr<Selector> selector;
   std::shared_ptr<Mailbox> mailbox;
+  std::unique_ptr<CallbackPool, CallbackPool::Close> pool_owner;  // for a constructor that throws
   CallbackPool& pool;
   CallbackRunner runner;
   TimerQueue timers;

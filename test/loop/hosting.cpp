@@ -6,6 +6,8 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
+#include <random>
 #include <string>
 
 #include "pawl/loop/event_loop.hpp"
@@ -91,6 +93,27 @@ TEST_CASE("next_deadline() is early, never late, after a cancellation") {
   CHECK(*loop.next_deadline() <= now + 2h);
   second.cancel();
   CHECK_FALSE(loop.next_deadline());
+}
+
+TEST_CASE("next_deadline() is no earlier than the only timer, whatever was due before") {
+  VirtualClock clock;
+  EventLoop loop(options_on(clock));
+  std::mt19937_64 random(1);
+  int early = 0;
+  int late = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    const Duration span(static_cast<std::int64_t>(random() >> (random() % 24 + 40)));
+    const TimePoint when = clock.now() + Duration(1) + span;
+    const bool is_cancelled = random() % 4 == 0;
+    pawl::Handle timer = loop.call_at(when, [] {});
+    if (*loop.next_deadline() < when) ++early;
+    if (*loop.next_deadline() > when) ++late;
+    if (is_cancelled) timer.cancel();
+    clock.set(when);
+    loop.run_once(Duration::zero());
+  }
+  CHECK(early == 0);  // else run() would spin
+  CHECK(late == 0);
 }
 
 TEST_CASE("A host that waits until next_deadline() runs timers on time and never early") {

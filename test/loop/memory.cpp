@@ -131,6 +131,24 @@ TEST_CASE("A loop that runs out of memory loses no timer and keeps their order")
   CHECK(std::is_sorted(fired.begin(), fired.end()));
 }
 
+TEST_CASE("A loop that can't be made for want of memory leaves none behind") {
+  const auto make = [](long after) {
+    const OutOfMemory limit(after);
+    try {
+      const EventLoop loop;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    return true;
+  };
+  CHECK(make(1000));  // and what is made once for all loops
+  const HeldBytes held;
+  long after = 0;
+  while (!make(after)) ++after;
+  CHECK(after > 5);
+  CHECK(held.count() == 0);
+}
+
 TEST_CASE("A million callbacks of call_soon that are added and cancelled leave memory as it was") {
   EventLoop loop;
   const HeldBytes held;

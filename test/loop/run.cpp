@@ -16,6 +16,7 @@
 #include "support/environment.hpp"
 #include "support/later.hpp"
 #include "support/sockets.hpp"
+#include "support/virtual_clock.hpp"
 
 using namespace std::chrono_literals;
 using pawl::Duration;
@@ -286,6 +287,22 @@ TEST_CASE("run_for() of no time makes one pass") {
     loop.run_for(duration);
     CHECK(ran == 1);
   }
+}
+
+TEST_CASE("run_for() is over as soon as its end is reached") {
+  VirtualClock clock;
+  EventLoop loop(options_on(clock));
+  int ran = 0;
+  loop.call_soon([&] {
+    ++ran;
+    clock.advance(5ms);  // the end, to the nanosecond
+    loop.call_soon([&] {
+      ++ran;
+      clock.advance(1ns);
+    });
+  });
+  loop.run_for(5ms);
+  CHECK(ran == 1);
 }
 
 TEST_CASE("time() goes on during a pass, pass_time() stands still") {
