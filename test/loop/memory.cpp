@@ -75,6 +75,26 @@ TEST_CASE("A million timers added and cancelled between two passes leave memory 
   CHECK(held.count() < 256 * 1024);
 }
 
+TEST_CASE(
+    "Timers that are cancelled in the pass in which they are due leave their memory to others") {
+  VirtualClock clock;
+  EventLoop loop(options_on(clock));
+  std::vector<TimerHandle> timers(1000);
+  const auto add_and_cancel_all = [&] {
+    loop.call_later(1s, [&] {
+      for (TimerHandle& timer : timers) timer.cancel();
+    });
+    for (TimerHandle& timer : timers) timer = loop.call_later(1s, [] {});
+    clock.advance(1s);
+    CHECK_FALSE(loop.run_once(Duration::zero()));
+    CHECK_FALSE(loop.run_once(Duration::zero()));
+  };
+  for (int round = 0; round < 5; ++round) add_and_cancel_all();
+  const HeldBytes held;
+  for (int round = 0; round < 100; ++round) add_and_cancel_all();
+  CHECK(held.count() < 64 * 1024);
+}
+
 TEST_CASE("Timers cancelled in any order leave their memory to the next ones") {
   EventLoop loop;
   std::mt19937_64 random(1);

@@ -205,6 +205,17 @@ TEST_CASE("run_once() waits for its timeout, also when there is nothing to wait 
   CHECK(loop.time() - start >= 6ms);
 }
 
+TEST_CASE("run_once() waits for its timeout also when the last pass had posts to run") {
+  EventLoop loop;
+  bool ran = false;
+  loop.call_soon_threadsafe([&] { ran = true; });
+  loop.run_once(Duration::zero());
+  REQUIRE(ran);
+  const TimePoint start = loop.time();
+  loop.run_once(3ms);
+  CHECK(loop.time() - start >= 3ms);
+}
+
 TEST_CASE("run_once() without a timeout waits for the one thing that there is") {
   EventLoop loop;
   int ran = 0;
