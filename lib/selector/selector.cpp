@@ -86,7 +86,6 @@ std::error_code Selector::remove(int fd) {
     change(fd, record->applied, Interest::none);
   }
   record->is_registered = false;
-  record->applied = Interest::none;
   record->key = SelectorKey{-1, Interest::none, nullptr};
   --size_;
   return {};

@@ -152,6 +152,27 @@ TEST_CASE_METHOD(SelectorContract,
 }
 
 TEST_CASE_METHOD(SelectorContract,
+                 "A number gets its own events though a duplicate's couldn't be taken out") {
+  if (!is_named("epoll") && !is_named("poll") && !is_named("select")) return;  // libev's own affair
+  const Pipe first;
+  const SocketPair between;
+  const UniqueFd kept = duplicate(first.reader);
+  const int number = first.reader.get();
+  write_byte(first.writer.get());
+  REQUIRE_FALSE(selector->add(number, Interest::read));
+  CHECK(look() == Events{{number, Interest::read}});
+  REQUIRE_FALSE(selector->remove(number));
+  REQUIRE(::dup3(between.ours.get(), number, O_CLOEXEC) == number);
+  const NoDescriptorLeft none_left;
+  CHECK(look() == Events{});
+  REQUIRE_FALSE(selector->add(number, Interest::read));
+  REQUIRE_FALSE(selector->remove(number));
+  REQUIRE(::dup3(kept.get(), number, O_CLOEXEC) == number);
+  REQUIRE_FALSE(selector->add(number, Interest::read));
+  CHECK(look() == Events{{number, Interest::read}});
+}
+
+TEST_CASE_METHOD(SelectorContract,
                  "A descriptor closed while registered is reported once at most") {
   const Interest interest = GENERATE(Interest::none, Interest::read, Interest::read_write);
   const bool after_a_wait = GENERATE(false, true);

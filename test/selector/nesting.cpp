@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include "selector/contract.hpp"
+#include "support/allocation_counter.hpp"
 #include "support/sockets.hpp"
 
 using pawl::Interest;
@@ -71,4 +72,48 @@ TEST_CASE_METHOD(SelectorContract,
   write_byte(other.theirs.get());
   REQUIRE_FALSE(outer->select(pawl::Duration::zero(), ready));
   CHECK(ready.size() == 1);
+}
+
+TEST_CASE_METHOD(SelectorContract,
+                 "flush() tells the kernel what changed, and of files the caller") {
+  if (selector->fileno() < 0) return;
+  const SocketPair pair;
+  const UniqueFd file(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  write_byte(pair.theirs.get());
+  REQUIRE_FALSE(selector->add(pair.ours.get(), Interest::none));
+  REQUIRE_FALSE(selector->modify(pair.ours.get(), Interest::read));
+  CHECK_FALSE(is_readable(selector->fileno()));
+  CHECK_FALSE(selector->flush());
+  CHECK(is_readable(selector->fileno()));
+  drain(pair.ours.get());
+  REQUIRE_FALSE(selector->add(file.get(), Interest::read));
+  CHECK(selector->flush());
+  REQUIRE_FALSE(selector->modify(file.get(), Interest::none));
+  CHECK_FALSE(selector->flush());
+  CHECK_FALSE(is_readable(selector->fileno()));
+}
+
+TEST_CASE_METHOD(SelectorContract,
+                 "What flush() finds closed is told by the next wait, not before") {
+  if (selector->fileno() < 0) return;
+  const bool after_a_wait = GENERATE(false, true);
+  CAPTURE(after_a_wait);
+  SocketPair pair;
+  const int number = pair.ours.get();
+  REQUIRE_FALSE(selector->add(number, Interest::read));
+  std::vector<pawl::Ready> ready;
+  if (after_a_wait) REQUIRE_FALSE(selector->select(pawl::Duration::zero(), ready));
+  pair.ours.reset();
+  REQUIRE_FALSE(selector->modify(number, Interest::write));
+  CHECK(selector->flush());
+  const AllocationCounter allocations;
+  for (int i = 0; i < 1000; ++i) {
+    selector->modify(number, i % 2 == 0 ? Interest::read_write : Interest::write);
+    selector->flush();
+  }
+  CHECK(allocations.count() == 0);
+  CHECK(ready.empty());
+  CHECK(look() == Events{{number, Interest::write}});
+  CHECK_FALSE(selector->flush());
+  CHECK(look() == Events{});
 }
