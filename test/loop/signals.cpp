@@ -4,8 +4,10 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <future>
 #include <memory>
 #include <string>
@@ -15,6 +17,7 @@
 #include "pawl/loop/event_loop.hpp"
 #include "support/later.hpp"
 #include "support/sanitizers.hpp"
+#include "support/virtual_clock.hpp"
 
 using namespace std::chrono_literals;
 using pawl::Duration;
@@ -170,6 +173,34 @@ TEST_CASE("A handler that somebody else set meanwhile stays") {
   ::signal(SIGUSR1, SIG_DFL);
 }
 
+TEST_CASE("A signal leaves errno to whoever it interrupts") {
+  struct Clobbering : pawl::System {
+    pawl::SystemResult write(int fd, const void* data, std::size_t bytes) override {
+      ++writes;
+      const pawl::SystemResult result = System::write(fd, data, bytes);
+      errno = EPIPE;
+      return result;
+    }
+    int writes = 0;
+  };
+  Clobbering system;
+  EventLoop loop(options_on(system));
+  loop.add_signal_handler(SIGUSR1, [] {});
+  errno = ENOTTY;
+  ::raise(SIGUSR1);
+  const int after = errno;
+  CHECK(system.writes == 1);
+  CHECK(after == ENOTTY);
+}
+
+TEST_CASE("A signal restarts the call that it interrupts, and no other comes meanwhile") {
+  EventLoop loop;
+  loop.add_signal_handler(SIGUSR1, [] {});
+  const struct sigaction action = disposition_of(SIGUSR1);
+  CHECK((action.sa_flags & SA_RESTART) != 0);
+  CHECK(::sigismember(&action.sa_mask, SIGUSR2) == 1);
+}
+
 TEST_CASE("Signals that can't be caught are refused") {
   EventLoop loop;
   for (const int signal : {SIGKILL, SIGSTOP, 0, -1, 32, 33, 65, 1000}) {
@@ -179,6 +210,7 @@ TEST_CASE("Signals that can't be caught are refused") {
     CHECK(loop.add_signal_handler(signal, [token = std::move(token)] {}) ==
           std::errc::invalid_argument);
     CHECK(watch.expired());
+    CHECK(loop.add_signal_handler(signal, [] {}) == std::errc::invalid_argument);  // as before
     CHECK_FALSE(loop.remove_signal_handler(signal));
   }
   CHECK_FALSE(loop.run_once());
