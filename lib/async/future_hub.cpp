@@ -51,7 +51,6 @@ void FutureHub::close() noexcept {
   while (!posted_.is_alone()) {
     FutureCore& core = static_cast<FutureCore&>(*posted_.next);
     core.unlink();
-    core.is_posted_ = false;
     drop_waiters(core);
     core.release();
   }

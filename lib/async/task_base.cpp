@@ -53,8 +53,8 @@ void TaskBase::run() {
   }
   if (is_gone) return;
   is_gone_ = nullptr;
-  if (state() != TaskState::running) return end(TaskEvent::cancel);
-  if (!result_->is_pending()) return end(TaskEvent::finish);  // whatever else it says
+  // Given, or cancelled: whatever else it says.
+  if (!result_->is_pending()) return end(TaskEvent::finish);
   go(next);
 }
 
@@ -142,7 +142,6 @@ void TaskBase::abandon() noexcept {
     result_->cancel();  // which comes back here
     return;
   }
-  if (state() == TaskState::done) return;
   handle_.cancel();
   stop_watching();
   FutureCore* waited_for = waiter_.source();

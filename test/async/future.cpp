@@ -197,17 +197,20 @@ TEST_CASE("An exception from a done callback leaves run(), and the others still 
   Promise<void> promise(loop);
   std::string order;
   promise.future().add_done_callback([&] { order += "a"; });
-  promise.future().add_done_callback([] { throw std::runtime_error("b"); });
+  promise.future().add_done_callback([&] {
+    promise.future().add_done_callback([&] { order += "d"; });  // behind those that are left over
+    throw std::runtime_error("b");
+  });
   promise.future().add_done_callback([&] {
     order += "c";
-    promise.future().add_done_callback([&] { order += "d"; });
+    promise.future().add_done_callback([&] { order += "e"; });
     throw std::runtime_error("c");
   });
   promise.set_result();
   CHECK_THROWS_WITH(loop.run(), "b");
   CHECK_THROWS_WITH(loop.run(), "c");
   loop.run();
-  CHECK(order == "acd");
+  CHECK(order == "acde");
 }
 
 TEST_CASE("An exception handler gets what leaves a done callback") {

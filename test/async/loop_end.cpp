@@ -3,7 +3,9 @@
 #include <catch2/catch.hpp>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,33 @@ TEST_CASE("A future and its promise may outlive the loop") {
   future.add_done_callback([] { FAIL("called"); });
   CHECK(future.then([](const std::string&) { return 1; }).error() == Errc::loop_closed);
   CHECK_FALSE(future.cancel());
+}
+
+TEST_CASE("Each of several promises may be kept when the loop is gone") {
+  std::optional<EventLoop> loop(std::in_place);
+  Promise<int> promises[] = {Promise<int>(*loop), Promise<int>(*loop)};
+  const auto token = std::make_shared<int>(0);
+  for (const Promise<int>& promise : promises) {
+    promise.future().add_done_callback([token] { FAIL("called"); });
+  }
+  loop.reset();
+  for (Promise<int>& promise : promises) {
+    const long before = token.use_count();
+    promise.set_result(1);
+    CHECK(token.use_count() == before - 1);
+  }
+}
+
+TEST_CASE("Debug mode reports with the loop's end what it had no pass left to report") {
+  pawl::LoopOptions options;
+  options.debug = true;
+  std::optional<EventLoop> loop(std::in_place, options);
+  std::string reported;
+  loop->set_report_sink([&](std::string_view line) { reported += line; });
+  Promise<int>(*loop).set_exception(std::runtime_error("lost"));
+  CHECK(reported.empty());
+  loop.reset();
+  CHECK_THAT(reported, Catch::EndsWith(": lost"));
 }
 
 TEST_CASE("Callbacks that the loop had no time for are freed with it, uncalled") {
