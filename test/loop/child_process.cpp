@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "pawl/loop/child_process.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,6 +94,27 @@ TEST_CASE("A child that takes too long is killed") {
   CHECK(end.signal == SIGKILL);
   CHECK(end.timed_out);
   CHECK(end.to_string() == "timed out, killed by signal 9");
+}
+
+TEST_CASE("A child that ends in time leaves no timer behind") {
+  EventLoop loop;
+  ChildProcessOptions options = shell("exit 0");
+  options.timeout = 1h;
+  bool ended = false;
+  const ChildProcess child(loop, std::move(options), [&](ChildProcess&, const ChildExit& end) {
+    ended = end.ok();
+    loop.stop();
+  });
+  loop.run();
+  CHECK(ended);
+  CHECK(loop.why_alive().empty());
+}
+
+TEST_CASE("A child's end of a pipe blocks, as programs expect") {
+  EventLoop loop;
+  const std::string flags = output_of(loop, shell("sed -n 's/flags:\\t*//p' /proc/self/fdinfo/1"));
+  REQUIRE_FALSE(flags.empty());
+  CHECK((std::stoi(flags, nullptr, 8) & O_NONBLOCK) == 0);
 }
 
 TEST_CASE("A kill reaches the child's own children when it leads a process group") {

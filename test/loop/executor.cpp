@@ -349,6 +349,20 @@ TEST_CASE("Jobs that wait for each other all get threads, whether these were idl
   CHECK(pool.size() == threads);
 }
 
+TEST_CASE("What a job has captured may post another job when it dies", "[threads]") {
+  struct Poster {
+    ThreadPool& pool;
+    std::promise<void>& ran;
+    ~Poster() {
+      pool.post([this_ran = &ran] { this_ran->set_value(); });
+    }
+  };
+  ThreadPool pool(1);
+  std::promise<void> ran;
+  pool.post([poster = std::shared_ptr<Poster>(new Poster{pool, ran})] {});
+  CHECK(ran.get_future().wait_for(30s) == std::future_status::ready);
+}
+
 TEST_CASE("A pool of no threads has one", "[threads]") {
   ThreadPool pool(0);
   std::promise<void> ran;

@@ -166,6 +166,45 @@ TEST_CASE("stop() ends ev_run") {
   CHECK_FALSE(loop.why_alive().empty());
 }
 
+TEST_CASE("A descriptor that is closed under a hosted loop doesn't disturb the host") {
+  const bool is_removed_first = GENERATE(true, false);
+  Program program;
+  EventLoop loop;
+  const LibevHost host(program.loop(), loop);
+  Pipe pipe;
+  const int fd = pipe.reader.get();
+  loop.add_reader(fd, [] {});
+  loop.call_later(1ms, [&] {
+    if (is_removed_first) loop.remove_reader(fd);
+    pipe.reader.reset();
+    loop.call_later(1ms, [&] { loop.remove_reader(fd); });
+  });
+  program.run();
+  CHECK(loop.why_alive().empty());
+}
+
+TEST_CASE("A host that goes while its loop waits takes all of it out of the program") {
+  Program program;
+  EventLoop loop;
+  const Pipe pipe;
+  bool called = false;
+  loop.add_reader(pipe.reader.get(), [&] { called = true; });
+  loop.call_later(1h, [] {});
+  {
+    const LibevHost host(program.loop(), loop);
+    struct ev_timer timer;
+    ev_init(&timer, [](struct ev_loop* ev, struct ev_timer*, int) { ev_break(ev, EVBREAK_ALL); });
+    ev_timer_set(&timer, 0.001, 0.0);
+    ev_timer_start(program.loop(), &timer);
+    program.run();
+  }
+  REQUIRE(::write(pipe.writer.get(), "x", 1) == 1);
+  program.run();  // returns: it has nothing to wait for
+  CHECK_FALSE(called);
+  CHECK(loop.run_once(pawl::Duration::zero()));
+  CHECK(called);
+}
+
 TEST_CASE("A host that is gone leaves both loops usable") {
   Program program;
   EventLoop loop;
