@@ -245,7 +245,10 @@ void Dialer::note_failure(const Attempt& attempt, std::error_code error) {
 // The end
 
 void Dialer::on_timeout() {
-  for (const auto& attempt : running_) note_failure(*attempt, Errc::timed_out);
+  for (const auto& attempt : running_) {
+    note_failure(*attempt, Errc::timed_out);
+    operation_ = attempt->phase();  // whatever another one failed in meanwhile
+  }
   if (waiting_since_) {
     failures_.push_back(DialAttempt{endpoints_[next_], "connect", system_error_code(EAGAIN),
                                     loop_.time() - *waiting_since_});

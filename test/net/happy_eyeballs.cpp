@@ -371,6 +371,26 @@ TEST_CASE("One deadline holds for all addresses, and tells which were running") 
   CHECK(internet.tried.size() == 2);
 }
 
+TEST_CASE("A deadline tells what was running, not what another address had failed in") {
+  const FullListener silent;
+  Internet internet({first, second});
+  internet.lead(first, silent.listener.endpoint());
+  internet.fail(Call::socket, EMFILE, 1, 1);  // the second's
+  EventLoop loop(options_on(internet));
+  ConnectionOptions options;
+  options.connect_timeout = 400ms;
+  Dial dial(loop, options);
+  spin_until(loop, [&] { return !internet.tried.empty(); });
+  internet.advance(400ms);
+  spin_until(loop, [&] { return dial.record.closed > 0; });
+  CHECK(dial.record.error == Errc::timed_out);
+  CHECK_THAT(
+      dial.connection->describe(),
+      Catch::StartsWith("connection to example:4711 DONE: connect in CONNECTING: timed out"));
+  REQUIRE(dial.connection->attempts().size() == 2);
+  CHECK(dial.connection->attempts()[0].phase == "socket");
+}
+
 TEST_CASE("A dial that fails tells each address with what was tried, why not, and how long") {
   const FullListener silent;
   Internet internet({first, second, third});
