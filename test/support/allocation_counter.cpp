@@ -17,19 +17,22 @@ thread_local long left = -1;  // allocations that still succeed; -1: any number
 
 long size_of(void* memory) { return static_cast<long>(::malloc_usable_size(memory)); }
 
-void* allocate(std::size_t bytes) noexcept {
-  if (left == 0) return nullptr;
+bool may_allocate() {
+  if (left == 0) return false;
   if (left > 0) --left;
   ++allocations;
+  return true;
+}
+
+void* allocate(std::size_t bytes) noexcept {
+  if (!may_allocate()) return nullptr;
   void* memory = std::malloc(bytes == 0 ? 1 : bytes);
   held_bytes += size_of(memory);
   return memory;
 }
 
 void* allocate(std::size_t bytes, std::align_val_t alignment) noexcept {
-  if (left == 0) return nullptr;
-  if (left > 0) --left;
-  ++allocations;
+  if (!may_allocate()) return nullptr;
   void* memory = nullptr;
   if (::posix_memalign(&memory, static_cast<std::size_t>(alignment), bytes) != 0) return nullptr;
   held_bytes += size_of(memory);
