@@ -53,7 +53,7 @@ void TaskBase::run() {
   }
   if (is_gone) return;
   is_gone_ = nullptr;
-  // Given, or cancelled: whatever else it says.
+  // The step has given a result or was cancelled: whatever else it says.
   if (!result_->is_pending()) return end(TaskEvent::finish);
   go(next);
 }

@@ -55,7 +55,7 @@ void TimerQueue::collect(TimePoint now, std::size_t budget) {
     const std::uint64_t last = start + ((std::uint64_t{1} << (level * digit_bits)) - 1);
     if (last <= until) {
       take_as_due(buckets_[index], level);
-      time_ = std::max(time_, start);
+      time_ = std::max(time_, start);  // not before: without memory its timers are still there
     } else {
       time_ = std::max(time_, start);
       deal_out(buckets_[index]);
