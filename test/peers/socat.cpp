@@ -77,6 +77,7 @@ TEST_CASE("A Connection sends a megabyte to socat's Unix socket and gets it back
   }
   RunningProgram program(loop, {socat, "-t", "20", listen, "EXEC:cat"});
   const auto connection = connect_patiently(loop, Endpoint::parse(name));
+  REQUIRE(program.has_processes());
   Recorder record;
   record.attach(*connection);
   const std::string sent = noise(1024 * 1024);
