@@ -7,10 +7,11 @@ usage() {
 usage: sh test/run.sh [--again] [quick | full | STEP... | SUITE...]
 
   full    (the default) all suites on every selector with g++, again with clang under ASan and UBSan,
-          the threaded ones under TSan; the checks of style, headers, floors, system calls; the
-          programs built against an installed copy; the README's program
+          there with each allocation failing in turn too, the threaded ones under TSan; the checks of
+          style, headers, floors, system calls; the programs built against an installed copy; the
+          README's program
   quick   g++ only: the suites on epoll, and the checks that take no time
-  STEP    these steps of full: style headers gcc readme asan without_libev tsan install
+  STEP    these steps of full: style headers gcc readme asan out_of_memory without_libev tsan install
   SUITE   these suites on every selector: core system selector loop net async examples
           peers network (network: a namespace of its own, as root, on epoll and poll)
 
@@ -185,7 +186,7 @@ run_listed_suite() { # LINE [CATCH ARGUMENT...]
 
 # ---- steps
 
-all_steps='style headers gcc readme asan without_libev tsan install'
+all_steps='style headers gcc readme asan out_of_memory without_libev tsan install'
 floor_suites='core system selector loop net async'
 program_suites='examples peers network'
 all_suites="$floor_suites $program_suites"
@@ -229,12 +230,20 @@ step_without_libev() {
 
 # The other compiler as well: its instrumented code is made in a third of the time that g++ takes.
 step_asan() {
+  build_asan && run_suites asan 400 "$floor_suites" "$all_selectors"
+}
+
+# Each allocation of the library fails in turn: what that breaks is mostly seen by ASan alone.
+step_out_of_memory() {
+  build_asan && run_suites asan 400 out_of_memory "$all_selectors"
+}
+
+build_asan() {
   export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:allow_addr2line=1
   export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   avoid_random_addresses
   build asan clang++ '' -Ddefault_library=static -Doptimization=1 \
-    -Db_sanitize=address,undefined -Db_lundef=false &&
-    run_suites asan 400 "$floor_suites" "$all_selectors"
+    -Db_sanitize=address,undefined -Db_lundef=false
 }
 
 # Only what crosses threads: TSan has nothing to say about the rest.

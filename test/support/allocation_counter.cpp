@@ -5,9 +5,13 @@
 
 #include <malloc.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <new>
+
+// From the sanitizers, where there are any.
+extern "C" __attribute__((weak)) void __sanitizer_print_stack_trace();
 
 namespace {
 
@@ -15,19 +19,49 @@ thread_local long allocations = 0;
 thread_local long held_bytes = 0;
 thread_local long left = -1;  // allocations that still succeed; -1: any number
 
+// Of `FailingAllocation`.
+std::atomic<long> live{0};
+std::atomic<int> armed{0};
+std::atomic<long> counted{0};
+std::atomic<long> failing{-1};  // the one that fails; -1: none
+thread_local int spared = 0;
+
+/// Where the failing one is asked for, for a person who looks for the fault.
+void print_trace_if_wanted() {
+  if (std::getenv("PAWL_SWEEP_TRACE") == nullptr || __sanitizer_print_stack_trace == nullptr)
+    return;
+  ++spared;
+  __sanitizer_print_stack_trace();
+  --spared;
+}
+
+bool is_chosen_to_fail() {
+  if (armed.load(std::memory_order_relaxed) == 0 || spared > 0) return false;
+  const long chosen = failing.load(std::memory_order_relaxed);
+  if (counted.fetch_add(1, std::memory_order_relaxed) != chosen) return false;
+  print_trace_if_wanted();
+  return true;
+}
+
 long size_of(void* memory) { return static_cast<long>(::malloc_usable_size(memory)); }
 
 bool may_allocate() {
-  if (left == 0) return false;
+  if (left == 0 || is_chosen_to_fail()) return false;
   if (left > 0) --left;
   ++allocations;
   return true;
 }
 
+void note_allocated(void* memory) {
+  if (memory == nullptr) return;
+  held_bytes += size_of(memory);
+  live.fetch_add(1, std::memory_order_relaxed);
+}
+
 void* allocate(std::size_t bytes) noexcept {
   if (!may_allocate()) return nullptr;
   void* memory = std::malloc(bytes == 0 ? 1 : bytes);
-  held_bytes += size_of(memory);
+  note_allocated(memory);
   return memory;
 }
 
@@ -35,12 +69,14 @@ void* allocate(std::size_t bytes, std::align_val_t alignment) noexcept {
   if (!may_allocate()) return nullptr;
   void* memory = nullptr;
   if (::posix_memalign(&memory, static_cast<std::size_t>(alignment), bytes) != 0) return nullptr;
-  held_bytes += size_of(memory);
+  note_allocated(memory);
   return memory;
 }
 
 void release(void* memory) noexcept {
+  if (memory == nullptr) return;
   held_bytes -= size_of(memory);
+  live.fetch_sub(1, std::memory_order_relaxed);
   std::free(memory);
 }
 
@@ -62,6 +98,27 @@ long HeldBytes::total() { return held_bytes; }
 OutOfMemory::OutOfMemory(long after) { left = after; }
 
 OutOfMemory::~OutOfMemory() { left = -1; }
+
+FailingAllocation::FailingAllocation(long nth) {
+  counted = 0;
+  failing = nth;
+}
+
+FailingAllocation::~FailingAllocation() { failing = -1; }
+
+long FailingAllocation::count() { return counted; }
+
+bool FailingAllocation::has_failed() { return failing >= 0 && counted > failing; }
+
+FailingAllocation::Armed::Armed() { ++armed; }
+
+FailingAllocation::Armed::~Armed() { --armed; }
+
+FailingAllocation::Spared::Spared() { ++spared; }
+
+FailingAllocation::Spared::~Spared() { --spared; }
+
+long live_allocations() { return live; }
 
 // clang-format off: a table
 void* operator new(size_t bytes) { return checked(allocate(bytes)); }

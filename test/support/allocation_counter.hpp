@@ -34,3 +34,37 @@ class OutOfMemory {
   OutOfMemory(const OutOfMemory&) = delete;
   OutOfMemory& operator=(const OutOfMemory&) = delete;
 };
+
+/// Makes one allocation fail, counted over all threads: the `nth` (from 0) of those that are made
+/// while an `Armed` is there. One at a time.
+class FailingAllocation {
+ public:
+  explicit FailingAllocation(long nth);
+  ~FailingAllocation();
+  FailingAllocation(const FailingAllocation&) = delete;
+  FailingAllocation& operator=(const FailingAllocation&) = delete;
+
+  /// How many were counted.
+  static long count();
+  static bool has_failed();
+
+  /// For its lifetime, and on every thread, allocations count, and the chosen one fails.
+  class Armed {
+   public:
+    Armed();
+    ~Armed();
+    Armed(const Armed&) = delete;
+    Armed& operator=(const Armed&) = delete;
+  };
+  /// For its lifetime this thread's allocations neither count nor fail: for a test's own code.
+  class Spared {
+   public:
+    Spared();
+    ~Spared();
+    Spared(const Spared&) = delete;
+    Spared& operator=(const Spared&) = delete;
+  };
+};
+
+/// How many pieces of what `operator new` gave haven't been given back, by any thread.
+long live_allocations();
