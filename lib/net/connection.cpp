@@ -126,7 +126,7 @@ Connection::~Connection() {
   parts_.pass_end.remove(flush_position_);
   timer_.cancel();
   output_.clear(parts_.scratch);
-  if (fd_ >= 0) reset_and_close_socket();
+  if (fd_ >= 0) end_socket(SocketEnd::reset);
 }
 
 // User code

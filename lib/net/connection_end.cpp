@@ -59,10 +59,7 @@ void Connection::close() {
   request_flush();
 }
 
-void Connection::abort() {
-  if (fd_ >= 0) reset_and_close_socket();
-  end(CloseReason::aborted, Errc::aborted, "abort");
-}
+void Connection::abort() { end(CloseReason::aborted, Errc::aborted, "abort"); }
 
 void Connection::end(std::error_code error, std::string_view operation) {
   end(reason_of(error), error, operation);
@@ -85,19 +82,30 @@ void Connection::end(CloseReason reason, std::error_code error, std::string_view
   unusual_.is_congested = false;
   timer_.cancel();
   end_dial();
-  if (fd_ >= 0) close_socket();
+  if (fd_ >= 0) end_socket(is_cut(error) ? SocketEnd::reset : SocketEnd::in_order);
   if (frame_ == nullptr) defer();
 }
 
-void Connection::close_socket() {
-  loop_.remove_handler(fd_);
-  loop_.system().close(std::exchange(fd_, -1));
+/// True exactly when the peer must not take what it has got for the whole: accepted bytes are lost,
+/// or would go on their way behind the back of whoever was told of a failure.
+bool Connection::is_cut(std::error_code error) {
+  const bool is_known =
+      close_reason_ == CloseReason::aborted || close_reason_ == CloseReason::limit;
+  if (is_known || unsent_bytes_ > 0) return true;
+  if (!error || loop_.system().untransmitted_bytes(fd_).value <= 0) return false;
+  unacknowledged_bytes_ =
+      static_cast<std::uint32_t>(loop_.system().unacknowledged_bytes(fd_).value);
+  return true;
 }
 
-void Connection::reset_and_close_socket() {
-  const linger reset{1, 0};  // socket(7): a close with a linger of 0 seconds resets
-  loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-  close_socket();
+/// The one way out for a socket, but for `release`.
+void Connection::end_socket(SocketEnd how) {
+  if (how == SocketEnd::reset) {
+    const linger reset{1, 0};  // socket(7): a close with a linger of 0 seconds resets
+    loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  }
+  loop_.remove_handler(fd_);
+  loop_.system().close(std::exchange(fd_, -1));
 }
 
 Connection::Released Connection::release() {

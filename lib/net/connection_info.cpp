@@ -78,6 +78,9 @@ std::string Connection::describe() const {
   text += ": " + std::string(ended_by_) + " in " + std::string(to_string(ended_in_)) + ": " +
           (error_ ? error_.message() : "in good order");
   if (unsent_bytes_ > 0) text += ", " + std::to_string(unsent_bytes_) + " bytes unsent";
+  if (unacknowledged_bytes_ > 0) {
+    text += ", " + std::to_string(unacknowledged_bytes_) + " bytes unacknowledged";
+  }
   const bool is_told = attempts().size() == 1 && attempts().front().peer == peer_;
   if (is_told || ended_in_ != ConnectionState::connecting) return text;
   for (const DialAttempt& attempt : attempts()) text += "; tried " + to_string(attempt);

@@ -2,8 +2,10 @@
 #include "pawl/system/system.hpp"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -26,6 +28,13 @@ SystemResult retry_on_eintr(Call call) {
     if (__builtin_expect(returned >= 0, true)) return SystemResult{returned, 0};
     if (errno != EINTR) return SystemResult{-1, errno};
   }
+}
+
+/// An ioctl that fills an int.
+SystemResult ask(int fd, unsigned long question) {
+  int answer = 0;
+  const SystemResult result = result_of(::ioctl(fd, question, &answer));
+  return result.ok() ? SystemResult{answer, 0} : result;
 }
 
 }  // namespace
@@ -119,6 +128,12 @@ SystemResult System::getsockopt(int fd, int level, int name, void* value, unsign
 SystemResult System::setsockopt(int fd, int level, int name, const void* value, unsigned bytes) {
   return result_of(::setsockopt(fd, level, name, value, bytes));
 }
+
+SystemResult System::unread_bytes(int fd) { return ask(fd, FIONREAD); }
+
+SystemResult System::unacknowledged_bytes(int fd) { return ask(fd, SIOCOUTQ); }
+
+SystemResult System::untransmitted_bytes(int fd) { return ask(fd, SIOCOUTQNSD); }
 
 SystemResult System::getsockname(int fd, sockaddr* address, unsigned* address_bytes) {
   return result_of(::getsockname(fd, address, address_bytes));

@@ -192,6 +192,12 @@ class PAWL_API Connection final : private IoHandler {
   /// How far this side's stream is.
   enum class Output : std::uint8_t { open, finishing, finished, failed };
 
+  /// How a socket is given up.
+  enum class SocketEnd : std::uint8_t {
+    in_order,  // what the kernel has is still delivered, and then the end (FIN)
+    reset,     // nothing of it (RST): the peer must not take a part for the whole
+  };
+
   using DataCallback = Function<void(Connection&, std::string_view)>;
 
   /// What is out of the ordinary: together in one word, so that a message's way looks at it at
@@ -322,8 +328,8 @@ class PAWL_API Connection final : private IoHandler {
   void step_observed(ConnectionEvent event);
   void end(std::error_code error, std::string_view operation);
   void end(CloseReason reason, std::error_code error, std::string_view operation);
-  void close_socket();
-  void reset_and_close_socket();
+  bool is_cut(std::error_code error);
+  void end_socket(SocketEnd how);
   void defer();
   void update_interest();
   void change_interest(Interest wanted);
@@ -350,6 +356,7 @@ class PAWL_API Connection final : private IoHandler {
   bool is_close_told_ = false;  // true exactly after on_closed
   bool has_timer_ = false;      // true exactly while timer_ is pending
   int output_error_ = 0;        // why unusual_.output_side failed
+  std::uint32_t unacknowledged_bytes_ = 0;  // when DONE: what was lost on its way
   std::error_code error_;
   std::string_view ended_by_;  // the operation
   Frame* frame_ = nullptr;

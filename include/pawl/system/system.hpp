@@ -100,6 +100,13 @@ class PAWL_API System {
   virtual SystemResult setsockopt(int fd, int level, int name, const void* value, unsigned bytes);
   /// Sends what `file` holds from `offset` on; fewer bytes where the socket or the file ends.
   virtual SystemResult sendfile(int fd, int file, std::uint64_t offset, std::size_t bytes);
+  /// The value is how many bytes have come and weren't read (FIONREAD).
+  virtual SystemResult unread_bytes(int fd);
+  /// The value is how much of what was sent hasn't arrived (SIOCOUTQ): bytes that the peer of a TCP
+  /// socket hasn't acknowledged, a FIN being one; memory that the peer of a Unix socket hasn't read.
+  virtual SystemResult unacknowledged_bytes(int fd);
+  /// The value is how much of that hasn't even left (SIOCOUTQNSD); TCP alone knows.
+  virtual SystemResult untransmitted_bytes(int fd);
   virtual SystemResult getsockname(int fd, sockaddr* address, unsigned* address_bytes);
   virtual SystemResult getpeername(int fd, sockaddr* address, unsigned* address_bytes);
 
