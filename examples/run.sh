@@ -3,8 +3,22 @@
 # Builds the examples and runs every client on every selector against the local servers, which run on
 # the same selector. Works on a bare Debian 12; ends with 1 when a row failed. pg_query has a row where
 # PostgreSQL is installed, which is too big to be installed for one row.
-#
-# usage: sh examples/run.sh
+
+usage() {
+  cat <<'USAGE'
+usage: sh examples/run.sh
+
+Installs what is missing on Debian 12, builds the examples, starts the local
+servers and runs every example on every selector. Exit code 1 when one failed.
+USAGE
+}
+
+for argument; do
+  case $argument in
+    -h | --help) usage && exit ;;
+    *) usage >&2 && exit 2 ;;
+  esac
+done
 
 cd "$(dirname "$0")/.." || exit
 set -f # addresses have question marks in them
@@ -185,9 +199,9 @@ run_selector() {
 }
 
 need_build_tools
-need libhiredis-dev has_header hiredis/async.h
-need redis-server has_command redis-server
-need libpq-dev test -f /usr/include/postgresql/libpq-fe.h
+want libhiredis-dev has_header hiredis/async.h
+want redis-server has_command redis-server
+want libpq-dev test -f /usr/include/postgresql/libpq-fe.h
 install_missing
 echo 'building ...'
 run sh test/support/build.sh examples g++ '' -Ddefault_library=shared -Dexamples=enabled \

@@ -15,8 +15,10 @@ usage: sh test/run.sh [--again] [quick | full | STEP... | SUITE...]
   SUITE   these suites on every selector: core system selector loop net async examples
           peers network (network: a namespace of its own, as root, on epoll and poll)
 
-A step of `full` that was green isn't repeated while no file, compiler or library has changed; it says
-so and counts what it counted then. --again repeats it, and so does CI.
+What is missing is installed, or told with the line that installs it; what not
+everything needs is skipped then. A step of `full` that was green isn't repeated
+while no file, compiler or library has changed; it says so and counts what it
+counted then. --again repeats it, and so does CI.
 USAGE
 }
 
@@ -50,6 +52,19 @@ check() { # TITLE COMMAND...
     cat "$temp/output"
     return 1
   fi
+}
+
+# What a machine can't do is said, and neither right nor wrong.
+skips=0
+
+can() { # TITLE PACKAGE PROBE...
+  title=$1
+  package=$2
+  shift 2
+  "$@" >/dev/null 2>&1 && return
+  skips=$((skips + 1))
+  row skip "$title" "$(milliseconds)" "skipped: needs the package $package"
+  return 1
 }
 
 # Catch's totals, as "PASSED FAILED". Nothing at all is what a crash leaves.
@@ -201,14 +216,17 @@ avoid_random_addresses() {
 }
 
 step_style() {
-  check 'clang-format' sh $support/checks.sh format
+  can 'clang-format' clang-format has_command clang-format &&
+    check 'clang-format' sh $support/checks.sh format
   check 'every source is in a meson.build' sh $support/checks.sh listed
   check 'includes go down the floors' sh $support/checks.sh floors
+  check '--help neither installs nor builds' sh $support/checks.sh helps
 }
 
 step_headers() {
   check 'headers compile alone, g++' sh $support/checks.sh headers g++
-  check 'headers compile alone, clang' sh $support/checks.sh headers clang++
+  can 'headers compile alone, clang' clang has_command clang++ &&
+    check 'headers compile alone, clang' sh $support/checks.sh headers clang++
 }
 
 step_gcc() { # [SELECTORS]
@@ -239,6 +257,7 @@ step_out_of_memory() {
 }
 
 build_asan() {
+  can 'asan: build' 'clang or libclang-rt-dev' has_clang_sanitizers || return
   export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:allow_addr2line=1
   export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   avoid_random_addresses
@@ -258,6 +277,12 @@ step_tsan() {
 step_install() {
   check 'install: build and install' sh $support/installed.sh install || return
   for program in pkg_config pkg_config_static cmake_shared cmake_static subproject; do
+    case $program in
+      cmake_*)
+        can "install: $program" cmake has_command cmake && can "install: $program" make has_command make ||
+          continue
+        ;;
+    esac
     check "install: $program" sh $support/installed.sh $program
   done
   check 'install: uninstall' sh $support/installed.sh uninstall
@@ -293,8 +318,9 @@ step() { # NAME
   rm -f "$stamp"
   passed_before=$passed
   failed_before=$failed
+  skips_before=$skips
   "step_$1"
-  if [ "$failed" -eq "$failed_before" ] && [ "$(fingerprint)" = "$inputs" ]; then
+  if [ "$failed" -eq "$failed_before" ] && [ "$skips" -eq "$skips_before" ] && [ "$(fingerprint)" = "$inputs" ]; then
     printf '%s\n%s\n%s\n' "$inputs" "$(date '+%F %T')" "$((passed - passed_before))" >"$stamp"
   fi
 }
@@ -320,25 +346,28 @@ lock() {
 
 install_tools() {
   need_build_tools
-  need clang has_command clang++
-  need libclang-rt-dev has_clang_sanitizers
-  need clang-format has_command clang-format
-  need cmake has_command cmake
   need catch2 has_header catch2/catch.hpp
-  need netcat-openbsd has_openbsd_nc
-  need curl has_command curl
-  need socat has_command socat
-  need iproute2 has_command ss
-  need dnsmasq-base test -x /usr/sbin/dnsmasq
-  need libhiredis-dev has_header hiredis/async.h
-  need redis-server has_command redis-server
-  need libpq-dev test -f /usr/include/postgresql/libpq-fe.h
-  need postgresql has_postgresql
-  need nginx-light test -x /usr/sbin/nginx
-  need haproxy test -x /usr/sbin/haproxy
-  need apache2-utils has_command ab
-  need wrk has_command wrk
-  need nftables test -x /usr/sbin/nft
+  need binutils has_command nm
+  want clang has_command clang++
+  want libclang-rt-dev has_clang_sanitizers
+  want clang-format has_command clang-format
+  want cmake has_command cmake
+  want make has_command make # what CMake builds with, and doesn't bring
+  want netcat-openbsd has_openbsd_nc
+  want curl has_command curl
+  want socat has_command socat
+  want iproute2 has_command ip
+  want dnsmasq-base test -x /usr/sbin/dnsmasq
+  want libhiredis-dev has_header hiredis/async.h
+  want redis-server has_command redis-server
+  want libpq-dev test -f /usr/include/postgresql/libpq-fe.h
+  want postgresql has_postgresql
+  want nginx-light test -x /usr/sbin/nginx
+  want haproxy test -x /usr/sbin/haproxy
+  want apache2-utils has_command ab
+  want wrk has_command wrk
+  want nftables test -x /usr/sbin/nft
+  want strace has_command strace
   install_missing
 }
 

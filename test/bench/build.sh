@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # For run.sh and count.sh to source: builds at -O2 in a folder of its own and leaves its name in $build.
+. "$(dirname "$0")/help.sh"
 set -eu
 cd "$(dirname "$0")/../.."
 build=.build/bench

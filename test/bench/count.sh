@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Prints the instructions that one operation takes, by callgrind: the same on every run and machine
 # load, blind to caches and the kernel. Arguments: contenders (default: all that are here).
+. "$(dirname "$0")/help.sh"
 command -v valgrind >/dev/null || { echo "$0: first: apt-get install valgrind" >&2; exit 3; }
 . "$(dirname "$0")/build.sh"
 [ $# -gt 0 ] || set -- pawl 'by hand' libev libuv libevent Asio

@@ -3,6 +3,7 @@
 # Prints what an echo of 64 bytes and a connection cost a server: by hand, with libev, with pawl.
 # Everything is counted (callgrind, strace, malloc), as the difference between a long and a short run,
 # but for the last row, which is the clock's: the median of five, interleaved.
+. "$(dirname "$0")/help.sh"
 for tool in valgrind strace; do
   command -v $tool >/dev/null || { echo "$0: first: apt-get install valgrind strace" >&2; exit 3; }
 done

@@ -14,6 +14,7 @@
 #include "running_program.hpp"
 
 TEST_CASE("What one says in a line, all others in the room read") {
+  if (!has_program("nc", "netcat-openbsd")) return;
   pawl::EventLoop loop;
   RunningServer server(loop, "chat");
   RunningProgram ann(loop, {"nc", "127.0.0.1", server.port()});
@@ -74,6 +75,7 @@ TEST_CASE("A client that reads nothing is dropped at the limit, and the others g
 }
 
 TEST_CASE("A line that is too long ends its client alone, with a word") {
+  if (!has_program("nc", "netcat-openbsd")) return;
   pawl::EventLoop loop;
   RunningServer server(loop, "chat");
   RunningProgram ann(loop, {"nc", "127.0.0.1", server.port()});

@@ -119,6 +119,7 @@ TEST_CASE("Where nobody answers, echo_udp gives up and says what the network sai
 }
 
 TEST_CASE("echo_udp's server is understood by socat") {
+  if (!has_program("socat", "socat")) return;
   pawl::EventLoop loop;
   RunningServer server(loop, "echo_udp", {"--serve"});
   const Ended ended = run_shell(loop, "printf hello | socat -t 0.3 - UDP4:" + server.address());

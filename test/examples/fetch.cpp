@@ -220,6 +220,7 @@ TEST_CASE("The broken forms fail as the right one does, and keep to --timeout") 
 }
 
 TEST_CASE("--svg draws the same rows as a well-formed picture") {
+  if (!has_program("python3", "python3")) return;
   pawl::EventLoop loop;
   RunningServer server(loop, "http_server");
   const TemporaryDirectory folder;
@@ -268,6 +269,7 @@ TEST_CASE("--compare draws a row for each URL in each picture, the failed ones t
 }
 
 TEST_CASE("fetch gets files from the server that comes with Python") {
+  if (!has_program("python3", "python3")) return;
   pawl::EventLoop loop;
   RunningProgram server(loop, {"python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"});
   server.wait_for("Serving HTTP on 127.0.0.1 port ");

@@ -18,6 +18,7 @@ bool contains(const std::string& text, const std::string& part) {
 }  // namespace
 
 TEST_CASE("tcp_proxy passes a big body on, byte by byte the same") {
+  if (!has_program("curl", "curl")) return;
   pawl::EventLoop loop;
   RunningServer server(loop, "http_server");
   RunningServer proxy(loop, "tcp_proxy", {"127.0.0.1:" + server.port()});
@@ -42,6 +43,7 @@ TEST_CASE("tcp_proxy says which side failed, and serves the next client") {
 }
 
 TEST_CASE("tcp_proxy's table shows a client, both states and the bytes") {
+  if (!has_program("nc", "netcat-openbsd")) return;
   pawl::EventLoop loop;
   RunningServer server(loop, "echo_server");
   RunningServer proxy(loop, "tcp_proxy", {server.address(), "--table"});

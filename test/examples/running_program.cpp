@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -39,6 +40,16 @@ std::string example(const std::string& name) {
   const char* folder = std::getenv("PAWL_EXAMPLES");
   if (folder == nullptr) throw std::runtime_error("PAWL_EXAMPLES names the examples' folder");
   return std::string(folder) + "/" + name;
+}
+
+bool has_program(const std::string& program, const std::string& package) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path != nullptr ? path : "/usr/bin:/bin");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (::access((folder + "/" + program).c_str(), X_OK) == 0) return true;
+  }
+  WARN("skipped: " << program << " (package " << package << ") isn't installed");
+  return false;
 }
 
 RunningProgram::RunningProgram(pawl::EventLoop& loop, std::vector<std::string> arguments)

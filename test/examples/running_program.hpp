@@ -14,6 +14,9 @@
 /// The path of an example program, which runs on the selector that PAWL_SELECTOR names.
 std::string example(const std::string& name);
 
+/// True where `program` is in PATH; else the test is skipped, and says which package brings it.
+bool has_program(const std::string& program, const std::string& package);
+
 /// A program beside the test, in a process group of its own. Everything that waits fails, by an
 /// exception that shows what the program said, when it takes longer than half a minute.
 class RunningProgram {

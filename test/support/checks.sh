@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# usage: sh test/support/checks.sh format | listed | headers COMPILER | floors | system_calls | prints
-#                                  | readme
+# usage: sh test/support/checks.sh format | listed | headers COMPILER | floors | helps | system_calls
+#                                  | prints | readme
 #
 # Each check prints what is wrong and where, and fails; or prints nothing that matters.
 # `system_calls`, `prints` and `readme` look at the build in .build/gcc.
@@ -87,6 +87,30 @@ climbing_includes() { # FOLDER KNOWN
       if (climbs || floor == "..") { print; found = 1 }
     }
     END { exit !found }'
+}
+
+# ---- who asks what a script does
+
+# Where all that installs, builds and measures only says that it was started.
+helps() {
+  started=$PWD/.build/helps
+  rm -rf "$started"
+  mkdir -p "$started"
+  for program in apt-get sudo meson ninja g++ c++ clang++ cmake make valgrind strace pkg-config; do
+    printf '#!/bin/sh\necho "%s $*" >>"%s/calls"\nexit 1\n' $program "$started" >"$started/$program"
+    chmod 755 "$started/$program"
+  done
+  status=0
+  for script in test/run.sh examples/run.sh test/bench/run.sh test/bench/count.sh \
+    test/bench/echo.sh test/bench/hold.sh; do
+    said=$(PATH="$started:$PATH" sh $script --help 2>&1) || said="ended with status $?: $said"
+    case $said in
+      usage:*) ;;
+      *) echo "$script --help $said" && status=1 ;;
+    esac
+  done
+  [ ! -f "$started/calls" ] || { cat "$started/calls"; status=1; }
+  return $status
 }
 
 # ---- what the library may not call

@@ -2,15 +2,29 @@
 # For test/run.sh, examples/run.sh and test/bench to source: installs what is missing.
 #
 #   need PACKAGE PROBE...   notes the Debian package unless the command PROBE succeeds
-#   install_missing         installs what was noted; a complete machine makes no apt call. Exits 3
-#                           with the line to run when it can't.
+#   want PACKAGE PROBE...   the same for what isn't needed: who uses it skips without it
+#   install_missing         installs what was noted; a complete machine makes no apt call. What can't
+#                           be installed is told: needed, it exits 3 with the line to run; else it
+#                           goes on.
 
 missing_packages=
+wanted_packages=
+probes=
 
 need() {
-  package=$1
+  note "$@" || missing_packages="$missing_packages $1"
+}
+
+want() {
+  note "$@" || wanted_packages="$wanted_packages $1"
+}
+
+# False when it is missing; how that was found is kept, to look again later.
+note() {
+  probes="$probes$*
+"
   shift
-  "$@" >/dev/null 2>&1 || missing_packages="$missing_packages $package"
+  "$@" >/dev/null 2>&1
 }
 
 has_command() {
@@ -47,13 +61,41 @@ need_build_tools() {
 }
 
 install_missing() {
-  [ -n "$missing_packages" ] || return 0
-  echo "installing:$missing_packages"
-  if ! as_root apt-get update -q || ! as_root sh -c "$apt_install" sh $missing_packages; then
-    echo "could not install what is missing. As root, run:" >&2
-    echo "apt-get update && apt-get install -y --no-install-recommends$missing_packages" >&2
-    exit 3
+  [ -n "$missing_packages$wanted_packages" ] || return 0
+  echo "installing:$missing_packages$wanted_packages"
+  if as_root true 2>/dev/null; then
+    as_root apt-get update -q
+    as_root sh -c "$apt_install" sh $missing_packages $wanted_packages && return 0
+    # One that can't be had keeps apt-get from installing all others, so each gets its chance.
+    for package in $missing_packages $wanted_packages; do
+      as_root sh -c "$apt_install" sh "$package" >/dev/null 2>&1
+    done
   fi
+  missing_packages=$(still_missing $missing_packages)
+  wanted_packages=$(still_missing $wanted_packages)
+  if [ -n "$missing_packages" ]; then
+    echo 'could not install what is missing. As root, run:' >&2
+    install_line $missing_packages $wanted_packages >&2
+    exit 3
+  elif [ -n "$wanted_packages" ]; then
+    echo 'skipped: what these packages are wanted for. As root, run:'
+    install_line $wanted_packages
+  fi
+}
+
+# Those of the packages that the machine still shows no sign of.
+still_missing() { # PACKAGE...
+  for package; do
+    printf '%s' "$probes" | while read -r noted probe; do
+      if [ "$noted" = "$package" ]; then
+        $probe >/dev/null 2>&1 || echo "$package"
+      fi
+    done
+  done | tr '\n' ' ' | sed 's/ $//'
+}
+
+install_line() { # PACKAGE...
+  echo "apt-get update && apt-get install -y --no-install-recommends $*"
 }
 
 # The tests need the programs of nginx, HAProxy, PostgreSQL and redis, not Debian's services: those
