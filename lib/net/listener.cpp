@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+// Traps: close(2) resets who is in the accept queue; the kernel says how many there are for TCP
+// alone; a socket that listens no more is readable for ever; a number that stands for something
+// else now isn't ours to close.
 #include "pawl/net/listener.hpp"
 
 #include <netinet/in.h>
@@ -10,6 +13,7 @@
 #include <utility>
 
 #include "loop/loop_parts.hpp"
+#include "net/accept_error.hpp"
 #include "net/socket_address.hpp"
 #include "net/socket_settings.hpp"
 #include "net/unix_socket_file.hpp"
@@ -26,10 +30,6 @@ namespace {
 [[noreturn]] void throw_error(const SystemResult& result, std::string_view operation,
                               const std::string& name) {
   throw_error(result.code(), operation, name);
-}
-
-bool is_out_of_room(int error) {
-  return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
 }  // namespace
@@ -77,6 +77,12 @@ void Listener::open(const Endpoint& endpoint) {
   if (!endpoint.is_unix()) {
     system.setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   }
+  if (endpoint.family() == Endpoint::Family::ipv6) {  // said either way: sysctl may default it
+    const int is_only = options_.is_ipv6_only ? 1 : 0;
+    const SystemResult set =
+        system.setsockopt(fd_.get(), IPPROTO_IPV6, IPV6_V6ONLY, &is_only, sizeof is_only);
+    if (!set.ok()) throw_error(set, "IPV6_V6ONLY", name);
+  }
   const SettingResult settings = apply_settings(system, fd_.get(), options_, endpoint.family());
   if (settings.error) throw_error(settings.error, settings.phase, name);
   if (options_.reuse_port) {
@@ -97,7 +103,9 @@ void Listener::open(const Endpoint& endpoint) {
 
 void Listener::watch() {
   SocketAddress local;
-  loop_.system().getsockname(fd_.get(), local.get(), local.bytes_pointer());
+  const SystemResult result =
+      loop_.system().getsockname(fd_.get(), local.get(), local.bytes_pointer());
+  if (!result.ok()) throw_error(result, "getsockname", "descriptor " + std::to_string(fd_.get()));
   local_ = local.endpoint();
   if (const std::error_code error = loop_.add_handler(fd_.get(), Interest::read, *this, place_)) {
     throw_error(error, "watch", local_.to_string());
@@ -112,6 +120,10 @@ void Listener::on_exhausted(Function<void(std::error_code)> callback) {
   on_exhausted_ = std::make_shared<Function<void(std::error_code)>>(std::move(callback));
 }
 
+void Listener::on_failed(Function<void(std::error_code)> callback) {
+  on_failed_ = std::make_shared<Function<void(std::error_code)>>(std::move(callback));
+}
+
 void Listener::pause() {
   retry_.cancel();
   step(ListenerEvent::pause);
@@ -119,26 +131,33 @@ void Listener::pause() {
 
 void Listener::resume() { step(ListenerEvent::resume); }
 
-void Listener::close() {
-  if (state() == ListenerState::done) return;
-  step(ListenerEvent::close);
-  retry_.cancel();
-  loop_.remove_handler(fd_.get());
-  file_.reset();  // first: once nobody listens, the path is a successor's to take
-  fd_.reset();
+// Accepting
+
+bool Listener::accepts() const {
+  return state() == ListenerState::listening || state() == ListenerState::draining;
 }
 
-void Listener::on_ready(Interest) {
-  const std::uint64_t pass = loop_.parts().pass_number;
-  // One accept, and no second one just to see EAGAIN, unless they come in pass after pass.
-  batch_ = pass == last_pass_ + 1 ? std::min(batch_ * 2, options_.accept_budget) : 1;
-  last_pass_ = pass;
+void Listener::on_ready(Interest events) {
+  // A hang-up, while nothing was waited for.
+  if (events == Interest::none && !accepts() && !does_listen()) return fail(EINVAL);
+  if (!accepts()) return;
+  const std::size_t batch = next_batch();
   const std::shared_ptr<AcceptCallback> on_accept = on_accept_;
-  for (std::size_t i = 0; i < batch_; ++i) {
+  for (std::size_t i = 0; i < batch; ++i) {
     const bool goes_on = accept_one(*on_accept);
     const bool is_destroyed = on_accept.use_count() == 1;  // by the callback
-    if (is_destroyed || !goes_on || state() != ListenerState::listening) return;
+    if (is_destroyed || !goes_on || !accepts()) return;
+    if (state() == ListenerState::draining && --left_ == 0) return finish();
   }
+}
+
+/// One accept, and no second one just to see EAGAIN, unless they come in pass after pass.
+std::size_t Listener::next_batch() {
+  if (state() == ListenerState::draining) return options_.accept_budget;
+  const std::uint64_t pass = loop_.parts().pass_number;
+  batch_ = pass == last_pass_ + 1 ? std::min(batch_ * 2, options_.accept_budget) : 1;
+  last_pass_ = pass;
+  return batch_;
 }
 
 /// False when there is nothing more to accept now.
@@ -146,36 +165,119 @@ bool Listener::accept_one(AcceptCallback& on_accept) {
   SocketAddress peer;
   const SystemResult accepted = loop_.system().accept(fd_.get(), peer.get(), peer.bytes_pointer());
   if (accepted.ok()) {
+    UniqueFd socket(accepted.fd());  // before anything else wants memory
     is_told_ = false;
-    on_accept(UniqueFd(accepted.fd()), peer.endpoint());
+    skipped_ = 0;
+    on_accept(std::move(socket), peer.endpoint());
     return true;
   }
-  if (accepted.would_block()) return false;
-  if (is_out_of_room(accepted.error)) {
-    on_no_room(accepted.error);
-    return false;
+  switch (classify_accept_error(accepted.error)) {
+    case AcceptError::nobody:
+      skipped_ = 0;
+      if (state() == ListenerState::draining) finish();
+      return false;
+    case AcceptError::connection:
+      if (++skipped_ <= most_skipped) return true;
+      skipped_ = 0;
+      [[fallthrough]];
+    case AcceptError::pause: on_no_room(accepted.error); return false;
+    case AcceptError::lasting: fail(accepted.error); return false;
   }
-  return true;  // accept(2): an error of the network that the connection had; the next may be fine
+  return false;
 }
 
 void Listener::on_no_room(int error) {
-  step(ListenerEvent::no_room);
-  retry_ = loop_.call_later(
+  retry_ = loop_.call_later(  // first: it may fail
       options_.retry_after, [this] { step(ListenerEvent::retry); }, place_);
+  step(ListenerEvent::no_room);
   const auto on_exhausted = on_exhausted_;
   if (std::exchange(is_told_, true) || on_exhausted == nullptr || !*on_exhausted) return;
   (*on_exhausted)(system_error_code(error));
 }
 
-void Listener::step(ListenerEvent event) {
-  machine_.step(event, loop_.observer(), this, local_.to_string());
+/// False when another holder of the socket has shut it down.
+bool Listener::does_listen() const {
+  int listens = 0;
+  unsigned bytes = sizeof listens;
+  const SystemResult asked =
+      loop_.system().getsockopt(fd_.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes);
+  return !asked.ok() || listens != 0;
+}
+
+// Ends
+
+void Listener::close(Duration grace) {
   if (state() == ListenerState::done) return;
-  const bool listens = state() == ListenerState::listening;
-  loop_.modify_handler(fd_.get(), listens ? Interest::read : Interest::none);
+  if (grace <= Duration::zero()) return finish();
+  const bool is_draining = state() == ListenerState::draining || state() == ListenerState::held;
+  left_ = is_draining ? left_ : waiting();
+  if (left_ == 0) return finish();
+  ScopedHandle end = loop_.call_later(  // both first: they may fail
+      grace, [this] { finish(); }, place_);
+  ScopedHandle look = loop_.call_soon([this] { on_ready(Interest::read); }, place_);
+  grace_ = std::move(end);
+  first_look_ = std::move(look);
+  if (is_draining) return;
+  retry_.cancel();
+  file_.reset();  // whoever comes from now on is a successor's
+  step(ListenerEvent::drain);
+}
+
+/// How many to accept at most before the backlog is empty; more may come meanwhile.
+std::size_t Listener::waiting() const {
+  const auto backlog = static_cast<std::size_t>(std::max(options_.backlog, 1));
+  if (local_.is_unix()) return backlog + 1;  // which the kernel doesn't tell
+  tcp_info info{};
+  unsigned bytes = sizeof info;
+  const SystemResult asked =
+      loop_.system().getsockopt(fd_.get(), IPPROTO_TCP, TCP_INFO, &info, &bytes);
+  if (!asked.ok()) return backlog + 1;
+  if (info.tcpi_unacked == 0) return 0;
+  // tcp_get_info() in the kernel: of a listening socket these are the queue and its limit.
+  return std::max<std::size_t>(info.tcpi_unacked, info.tcpi_sacked) + 1;
+}
+
+void Listener::finish() {
+  if (state() != ListenerState::done) end(ListenerEvent::close);
+}
+
+void Listener::fail(int error) {
+  error_ = system_error_code(error);
+  if (is_number_gone(error)) {
+    loop_.remove_handler(fd_.get());
+    fd_.release();
+  }
+  const auto on_failed = on_failed_;
+  end(ListenerEvent::failed);
+  if (on_failed != nullptr && *on_failed) return (*on_failed)(system_error_code(error));
+  if (loop_.is_debug()) loop_.report(describe());
+}
+
+void Listener::end(ListenerEvent event) {
+  step(event);
+  retry_.cancel();
+  first_look_.cancel();
+  grace_.cancel();
+  if (fd_) loop_.remove_handler(fd_.get());
+  file_.reset();  // first: once nobody listens, the path is a successor's to take
+  fd_.reset();
+  if (on_drained_) on_drained_();
+}
+
+// State
+
+void Listener::step(ListenerEvent event) {
+  Observer* observer = loop_.observer();
+  machine_.step(event, observer, this,
+                observer != nullptr ? local_.to_string() : std::string());  // made for it alone
+  if (state() == ListenerState::done) return;
+  loop_.modify_handler(fd_.get(), accepts() ? Interest::read : Interest::none);
 }
 
 std::string Listener::describe() const {
-  return "listener at " + local_.to_string() + " " + std::string(to_string(state()));
+  const std::string text =
+      "listener at " + local_.to_string() + " " + std::string(to_string(state()));
+  return error_ ? text + ": accept: " + error_.message() : text;
 }
 
 }  // namespace pawl

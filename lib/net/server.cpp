@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: MIT
+// Traps: a connection is forgotten from inside a destructor, where nothing may want memory; what
+// fails between taking a connection in and starting it mustn't keep its place for ever.
 #include "pawl/net/server.hpp"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "net/connection_frame.hpp"
@@ -16,12 +24,23 @@ ListenerOptions listener_options(const ServerOptions& options) {
   static_cast<SocketOptions&>(listener) = options.connection;
   listener.backlog = options.backlog;
   listener.reuse_port = options.reuse_port;
+  listener.is_ipv6_only = options.is_ipv6_only;
   listener.fast_open_queue = options.fast_open_queue;
   listener.accept_budget = options.accept_budget;
   return listener;
 }
 
+bool is_stream(System& system, int fd) {
+  int type = 0;
+  unsigned bytes = sizeof type;
+  return system.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes).ok() && type == SOCK_STREAM;
+}
+
 }  // namespace
+
+std::size_t Server::AddressHash::operator()(const Address& address) const {
+  return std::hash<std::string_view>()(std::string_view(address.data(), address.size()));
+}
 
 template <typename Where>
 Server::Server(Common, EventLoop& loop, Where&& where, Function<void(Connection&)>&& on_connection,
@@ -35,7 +54,9 @@ Server::Server(Common, EventLoop& loop, Where&& where, Function<void(Connection&
       listener_(
           loop, std::forward<Where>(where),
           [this](UniqueFd socket, const Endpoint& peer) { accept(std::move(socket), peer); },
-          listener_options(options), place) {}
+          listener_options(options), place) {
+  listener_.on_drained_ = [this] { on_change(); };
+}
 
 Server::Server(EventLoop& loop, const Endpoint& endpoint, Function<void(Connection&)> on_connection,
                ServerOptions options, Place place)
@@ -43,7 +64,11 @@ Server::Server(EventLoop& loop, const Endpoint& endpoint, Function<void(Connecti
 
 Server::Server(EventLoop& loop, UniqueFd socket, Function<void(Connection&)> on_connection,
                ServerOptions options, Place place)
-    : Server(Common(), loop, std::move(socket), std::move(on_connection), options, place) {}
+    : Server(Common(), loop, std::move(socket), std::move(on_connection), options, place) {
+  if (is_stream(loop.system(), listener_.fd_.get())) return;
+  throw std::system_error(system_error_code(EPROTOTYPE),
+                          "Server at " + local_endpoint().to_string() + ": is no stream socket");
+}
 
 Server::~Server() {
   life_.reset();
@@ -54,9 +79,11 @@ Server::~Server() {
   }
 }
 
+// Taking connections in
+
 void Server::accept(UniqueFd socket, const Endpoint& peer) {
-  if (const std::string address = address_of(peer); !address.empty()) {
-    const auto entry = per_peer_.find(address);
+  if (is_limited(peer)) {
+    const auto entry = per_peer_.find(address_of(peer));
     if (entry != per_peer_.end() && entry->second >= max_per_peer_) {
       ++refused_;
       return;
@@ -67,31 +94,71 @@ void Server::accept(UniqueFd socket, const Endpoint& peer) {
 
 void Server::adopt(UniqueFd socket) {
   auto take_it = [this, life = std::weak_ptr<void>(life_), socket = std::move(socket)]() mutable {
-    if (life.expired() || listener_.state() == ListenerState::done) return;
-    SocketAddress peer;
-    loop_.system().getpeername(socket.get(), peer.get(), peer.bytes_pointer());
-    take(std::move(socket), peer.endpoint());
+    if (!life.expired()) adopt_now(std::move(socket));
   };
   loop_.call_soon(std::move(take_it), place_);
 }
 
-/// What the limit of one peer goes by; empty when there is none.
-std::string Server::address_of(const Endpoint& peer) const {
+void Server::adopt_now(UniqueFd socket) {
+  if (is_closing_ || !is_stream(loop_.system(), socket.get())) return;
+  SocketAddress peer;
+  if (!loop_.system().getpeername(socket.get(), peer.get(), peer.bytes_pointer()).ok()) return;
+  if (!loop_.system().set_non_blocking(socket.get(), true).ok()) return;
+  take(std::move(socket), peer.endpoint());
+}
+
+bool Server::is_limited(const Endpoint& peer) const {
   const bool has_address =
       peer.family() == Endpoint::Family::ipv4 || peer.family() == Endpoint::Family::ipv6;
-  return max_per_peer_ != 0 && has_address ? peer.host() : std::string();
+  return max_per_peer_ != 0 && has_address;
 }
+
+Server::Address Server::address_of(const Endpoint& peer) {
+  Address bytes{};
+  const SocketAddress address(peer);
+  if (peer.family() == Endpoint::Family::ipv4) {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(*address.get());
+    std::memcpy(bytes.data(), &in.sin_addr, sizeof in.sin_addr);
+  } else {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(*address.get());
+    std::memcpy(bytes.data(), &in6.sin6_addr, sizeof in6.sin6_addr);
+    std::memcpy(bytes.data() + sizeof in6.sin6_addr, &in6.sin6_scope_id, sizeof(std::uint32_t));
+  }
+  return bytes;
+}
+
+/// Gives the place of a connection back whose beginning an exception ended.
+struct Server::Birth {
+  Server& server;
+  Connection& connection;
+  bool is_over = false;
+  ~Birth() {
+    if (!is_over) server.forget(connection);
+  }
+};
 
 void Server::take(UniqueFd socket, const Endpoint& peer) {
   std::unique_ptr<Connection> connection(new Connection(loop_, connection_options_, place_));
   Connection& accepted = *connection;
   accepted.server_ = this;
   accepted.server_position_ = connections_.size();
-  connections_.push_back(std::move(connection));
-  if (std::string address = address_of(peer); !address.empty()) ++per_peer_[std::move(address)];
+  accepted.peer_ = peer;
+  Endpoint its_peer = peer;
+  connections_.push_back(nullptr);  // first what may fail, then what it is for
+  try {
+    if (is_closing_) closing_ = loop_.call_soon([this] { close_all(); }, place_);
+    if (is_limited(peer)) ++per_peer_[address_of(peer)];
+  } catch (...) {
+    connections_.pop_back();
+    throw;
+  }
+  connections_.back() = std::move(connection);
+  Birth birth{*this, accepted};
   update_listening();
-  const std::error_code error = accepted.start(socket.release(), peer);
-  if (error) return accepted.end(error, "accept");
+  const std::error_code error = accepted.start(socket.release(), std::move(its_peer));
+  if (error) accepted.end(error, "accept");
+  birth.is_over = true;
+  if (error) return;
   const auto on_connection = on_connection_;  // it may destroy the server
   accepted.introduce(*on_connection);
 }
@@ -104,12 +171,11 @@ void Server::forget(Connection& connection) {
     connections_[position]->server_position_ = position;
   }
   connections_.pop_back();
-  if (const std::string address = address_of(gone->peer_endpoint()); !address.empty()) {
-    const auto entry = per_peer_.find(address);
+  if (is_limited(gone->peer_)) {
+    const auto entry = per_peer_.find(address_of(gone->peer_));
     if (--entry->second == 0) per_peer_.erase(entry);
   }
-  if (connections_.empty()) grace_.cancel();
-  update_listening();
+  on_change();
 }
 
 void Server::pause() {
@@ -124,12 +190,19 @@ void Server::resume() {
 
 void Server::update_listening() {
   const bool has_room = max_connections_ == 0 || connections_.size() < max_connections_;
-  const bool is_paused = listener_.state() == ListenerState::paused;
+  const ListenerState state = listener_.state();
+  const bool is_held = state == ListenerState::paused || state == ListenerState::held;
   if (has_room && !is_paused_) {
-    if (is_paused) listener_.resume();
-  } else if (!is_paused && listener_.state() != ListenerState::done) {
+    if (is_held) listener_.resume();
+  } else if (!is_held && state != ListenerState::done) {
     listener_.pause();
   }
+}
+
+/// A connection has gone, or the backlog is empty.
+void Server::on_change() {
+  update_listening();
+  if (connections_.empty() && listener_.state() == ListenerState::done) grace_.cancel();
 }
 
 void Server::for_each(Function<void(Connection&)> visit) {
@@ -141,16 +214,34 @@ void Server::on_exhausted(Function<void(std::error_code)> callback) {
   listener_.on_exhausted(std::move(callback));
 }
 
+void Server::on_failed(Function<void(std::error_code)> callback) {
+  listener_.on_failed(std::move(callback));
+}
+
+// The end
+
 void Server::close(Duration grace) {
-  listener_.close();
-  if (grace <= Duration::zero()) return end_all();
+  const bool is_graceful = grace > Duration::zero();
+  ScopedHandle end;
+  if (is_graceful) {
+    end = loop_.call_later(  // first: it may fail
+        grace, [this] { end_all(); }, place_);
+  }
+  listener_.close(grace);
+  grace_ = std::move(end);
+  is_closing_ = true;
+  is_paused_ = false;
+  if (!is_graceful) return end_all();
+  close_all();
+  on_change();
+}
+
+void Server::close_all() {
   for (const auto& connection : connections_) connection->close();
-  if (connections_.empty()) return;
-  grace_ = loop_.call_later(
-      grace, [this] { end_all(); }, place_);
 }
 
 void Server::end_all() {
+  listener_.close();
   for (const auto& connection : connections_) {
     connection->flush();
     connection->end(CloseReason::server_closed, Errc::server_closed, "server close");

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "loop/loop_parts.hpp"
+#include "net/accept_error.hpp"
 #include "net/socket_address.hpp"
 #include "pawl/system/system.hpp"
 
@@ -97,9 +98,16 @@ class Accept final : public Operation<AcceptedSocket> {
 
   bool attempt() override {
     SocketAddress peer;
-    const SystemResult result = system().accept(fd(), peer.get(), peer.bytes_pointer());
+    SystemResult result;
+    for (unsigned skipped = 0; skipped <= most_skipped; ++skipped) {
+      result = system().accept(fd(), peer.get(), peer.bytes_pointer());
+      // One that died in the backlog isn't the one that is waited for.
+      if (classify_accept_error(result.error) != AcceptError::connection) break;
+    }
     if (!is_over(result)) return false;
-    if (result.ok()) accepted_ = AcceptedSocket{UniqueFd(result.fd()), peer.endpoint()};
+    if (!result.ok()) return true;
+    accepted_.socket = UniqueFd(result.fd());  // before anything else wants memory
+    accepted_.peer = peer.endpoint();
     return true;
   }
 

@@ -294,8 +294,8 @@ TEST_CASE(
 }
 
 TEST_CASE("Connections that died in the backlog are skipped") {
-  for (const int error : {ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET,
-                          EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH}) {
+  for (const int error : {ECONNABORTED, ECONNRESET, ETIMEDOUT, EPROTO, ENETDOWN, ENOPROTOOPT,
+                          EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH}) {
     CAPTURE(error);
     TimedListener timed;
     timed.system.fail(Call::accept, error, 3);
@@ -391,7 +391,10 @@ TEST_CASE("An exception from a listener's callback leaves run(), and the others 
 
 TEST_CASE("Anything may be done to a listener in any state, from outside and from its callbacks") {
   const auto enter = [](TimedListener& timed, ListenerState state) {
-    if (state == ListenerState::paused) timed.listener.pause();
+    const bool is_draining = state == ListenerState::draining || state == ListenerState::held;
+    if (is_draining) timed.knock();
+    if (is_draining) timed.listener.close(1h);
+    if (state == ListenerState::paused || state == ListenerState::held) timed.listener.pause();
     if (state == ListenerState::done) timed.listener.close();
     if (state != ListenerState::exhausted) return;
     timed.system.fail(Call::accept, EMFILE);
@@ -405,7 +408,9 @@ TEST_CASE("Anything may be done to a listener in any state, from outside and fro
       {"pause", [](Listener& listener) { listener.pause(); }},
       {"resume", [](Listener& listener) { listener.resume(); }},
       {"close", [](Listener& listener) { listener.close(); }},
+      {"close with grace", [](Listener& listener) { listener.close(1h); }},
       {"on_exhausted", [](Listener& listener) { listener.on_exhausted({}); }},
+      {"on_failed", [](Listener& listener) { listener.on_failed({}); }},
   };
   for (std::size_t i = 0; i < pawl::listener_table.states.size(); ++i) {
     const auto state = static_cast<ListenerState>(i);
@@ -425,9 +430,15 @@ TEST_CASE("Anything may be done to a listener in any state, from outside and fro
           perform();
         }
         passes(timed.loop);
-        const bool is_done = timed.listener.state() == ListenerState::done;
-        CHECK((state != ListenerState::done || is_done));
-        if (is_done) continue;
+        const ListenerState now = timed.listener.state();
+        CHECK((state != ListenerState::done || now == ListenerState::done));
+        if (now == ListenerState::done) continue;
+        if (now == ListenerState::draining || now == ListenerState::held) {
+          timed.listener.resume();
+          spin_until(timed.loop, [&] { return timed.listener.state() == ListenerState::done; });
+          CHECK(timed.accepted.size() == timed.clients.size());
+          continue;
+        }
         // It still serves.
         timed.listener.resume();
         timed.system.advance(1s);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The state tables: their page, and what an observer sees of them.
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -20,6 +23,7 @@
 #include "pawl/net/listener_state.hpp"
 #include "pawl/net/resolver_query_state.hpp"
 #include "support/faulty_system.hpp"
+#include "support/sockets.hpp"
 
 using namespace std::chrono_literals;
 using pawl::Connection;
@@ -213,6 +217,56 @@ TEST_CASE("Each arrow of the connection's table is one that connections take") {
   CHECK(without(steps.seen, arrows(pawl::connection_table)).empty());
 }
 
+namespace {
+
+constexpr auto drop = [](UniqueFd, const Endpoint&) {};
+
+/// One that has somebody to accept.
+struct Knocked {
+  explicit Knocked(EventLoop& loop, pawl::ListenerOptions options = {})
+      : listener(loop, Endpoint::loopback(0), drop, options),
+        client(raw_connect(listener.local_endpoint())) {}
+  Listener listener;
+  UniqueFd client;
+};
+
+/// Takes the arrows of DRAINING and HELD, and those to them.
+void drain_listeners(EventLoop& loop, FaultySystem& system) {
+  pawl::ListenerOptions options;
+  options.retry_after = 1ms;
+  Knocked first(loop, options);
+  first.listener.close(1h);  // LISTENING drain
+  first.listener.resume();   // DRAINING resume
+  first.listener.pause();    // DRAINING pause
+  first.listener.pause();    // HELD pause
+  first.listener.resume();   // HELD resume
+  system.fail(Call::accept, EMFILE);
+  run_until(loop, [&] { return first.listener.state() == pawl::ListenerState::done; });
+  // … DRAINING no room, HELD retry, DRAINING close
+  Knocked second(loop);
+  second.listener.pause();
+  second.listener.close(1h);  // PAUSED drain
+  second.listener.pause();
+  second.listener.close();  // HELD close
+  Knocked third(loop);
+  system.fail(Call::accept, EMFILE);
+  run_until(loop, [&] { return third.listener.state() == pawl::ListenerState::exhausted; });
+  third.listener.close(1h);  // EXHAUSTED drain
+  system.fail(Call::accept, EINVAL);
+  run_until(loop, [&] { return third.listener.state() == pawl::ListenerState::done; });
+  // … DRAINING failed
+}
+
+/// Takes the arrows of sockets that another holder shuts down.
+void fail_listeners(EventLoop& loop) {
+  const UniqueFd other(::dup(bound_socket(SOCK_STREAM).get()));
+  Listener listener(loop, UniqueFd(::dup(other.get())), drop);
+  ::shutdown(other.get(), SHUT_RDWR);  // LISTENING failed
+  run_until(loop, [&] { return listener.state() == pawl::ListenerState::done; });
+}
+
+}  // namespace
+
 TEST_CASE("Each arrow of the listener's table is one that listeners take") {
   Steps steps;
   FaultySystem system;
@@ -242,6 +296,10 @@ TEST_CASE("Each arrow of the listener's table is one that listeners take") {
   second.pause();                                         // LISTENING pause
   second.close();                                         // PAUSED close
   Listener(loop, Endpoint::loopback(0), ignore).close();  // LISTENING close
-  CHECK(without(arrows(pawl::listener_table), steps.seen).empty());
+  drain_listeners(loop, system);
+  fail_listeners(loop);
+  CHECK(without(arrows(pawl::listener_table), steps.seen) ==
+        std::set<std::string>{"listener PAUSED -failed->", "listener EXHAUSTED -failed->",
+                              "listener HELD -failed->"});
   CHECK(without(steps.seen, arrows(pawl::listener_table)).empty());
 }

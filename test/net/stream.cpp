@@ -44,8 +44,8 @@ void set_sizes(int fd, BufferSizes sizes) {
   checked(kernel().setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment), "setsockopt");
 }
 
-UniqueFd tcp_socket(BufferSizes sizes) {
-  UniqueFd fd(checked(kernel().socket(AF_INET, SOCK_STREAM, 0), "socket").fd());
+UniqueFd stream_socket(BufferSizes sizes, int family = AF_INET) {
+  UniqueFd fd(checked(kernel().socket(family, SOCK_STREAM, 0), "socket").fd());
   set_sizes(fd.get(), sizes);
   return fd;
 }
@@ -75,7 +75,7 @@ TcpPair::TcpPair(BufferSizes sizes) {
   theirs = listener.accept(loop);
 }
 
-RawListener::RawListener(int backlog, BufferSizes sizes) : fd_(tcp_socket(sizes)) {
+RawListener::RawListener(int backlog, BufferSizes sizes) : fd_(stream_socket(sizes)) {
   const pawl::SocketAddress address(Endpoint::loopback(0));
   checked(kernel().bind(fd_.get(), address.get(), address.bytes()), "bind");
   checked(kernel().listen(fd_.get(), backlog), "listen");
@@ -101,8 +101,8 @@ UniqueFd RawListener::accept(EventLoop& loop) {
 }
 
 UniqueFd raw_connect(const Endpoint& endpoint, BufferSizes sizes) {
-  UniqueFd fd = tcp_socket(sizes);
   const pawl::SocketAddress address(endpoint);
+  UniqueFd fd = stream_socket(sizes, address.family());
   make_blocking(fd.get());
   checked(kernel().connect(fd.get(), address.get(), address.bytes()), "connect");
   make_blocking(fd.get(), false);

@@ -70,7 +70,9 @@ struct AcceptedSocket {
 PAWL_API SockHandle sock_connect(EventLoop& loop, int fd, const Endpoint& peer,
                                  Function<void(std::error_code)> callback,
                                  Place place = Place::here());
-/// Accepts one connection from a listening `fd`.
+/// Accepts one connection from a listening `fd`. Those that died in the backlog (ECONNABORTED and
+/// what accept(2) calls network errors) are skipped. After any other error the next try may well
+/// give the same one: wait before it.
 PAWL_API SockHandle sock_accept(EventLoop& loop, int fd,
                                 Function<void(std::error_code, AcceptedSocket)> callback,
                                 Place place = Place::here());
