@@ -134,6 +134,8 @@ void WatchTable::dispatch(const std::vector<Ready>& ready) {
       run_side(event, Interest::write);
     } else if (const Interest events = event.events & watch->interest; events != Interest::none) {
       run_handler(*watch, events, is_timed);
+    } else if (event.events == watch->interest) {  // neither waited for anything: a hang-up
+      run_handler(*watch, Interest::none, is_timed);
     }
   }
 }

@@ -49,7 +49,7 @@ inline void Connection::update_interest() {
 
 inline void Connection::request_flush() {
   if (frame_ != nullptr || flush_position_ != 0 || fd_ < 0) return;
-  flush_position_ = parts_.pass_end.add(*this);
+  flush_position_ = parts_.pass_end.add<&Connection::on_pass_end>(*this);
 }
 
 inline void Connection::flush() {

@@ -134,11 +134,14 @@ void Connection::on_ready(Interest events) {
 }
 
 void Connection::on_ready_unusual(Interest events) {
-  if (events == Interest::none) return on_pass_end();
+  if (events == Interest::none) return on_hang_up();
   in_frame([this, events](Frame&) {
     if (has(events, Interest::read)) read_input();
   });
 }
+
+/// An error or a hang-up came while nothing was waited for.
+void Connection::on_hang_up() {}
 
 /// Before the loop polls.
 void Connection::on_pass_end() {

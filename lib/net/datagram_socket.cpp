@@ -185,13 +185,17 @@ void DatagramSocket::tell_closed() {
 
 // Input
 
+/// Before the loop polls.
+void DatagramSocket::on_pass_end() {
+  flush_position_ = 0;
+  flush(false);
+  if (has_news()) defer();
+  update_interest();
+}
+
 void DatagramSocket::on_ready(Interest events) {
-  if (events == Interest::none) {  // before the loop polls
-    flush_position_ = 0;
-    flush(false);
-    if (has_news()) defer();
-    return update_interest();
-  }
+  // An error while nothing was waited for: it stays in the kernel for whoever reads or sends next.
+  if (events == Interest::none) return;
   in_frame([this, events] {
     Frame& frame = *frame_;
     if (has(events, Interest::read) && wants_input()) receive();
@@ -322,7 +326,7 @@ std::error_code DatagramSocket::enqueue(std::string_view bytes, const Endpoint& 
 /// What is sent from outside of this socket's own callbacks leaves before the loop polls.
 void DatagramSocket::request_flush() {
   if (frame_ != nullptr || flush_position_ != 0 || !needs_flush_) return;
-  flush_position_ = loop_.parts().pass_end.add(*this);
+  flush_position_ = loop_.parts().pass_end.add<&DatagramSocket::on_pass_end>(*this);
 }
 
 /// `is_writable`: the kernel has just said that there is room.

@@ -104,7 +104,8 @@ class PAWL_API EventLoop {
   bool remove_writer(int fd);
 
   /// Tells `handler` (borrowed until `remove_handler`) what `fd` is ready for. With
-  /// `Interest::none` it stays registered and waits for nothing. Fails as `add_reader`.
+  /// `Interest::none` it stays registered, waits for nothing, and is told only of an error or a
+  /// hang-up. Fails as `add_reader`.
   std::error_code add_handler(int fd, Interest interest, IoHandler& handler,
                               Place place = Place::here());
   /// Changes what a handler's `fd` waits for; no system call. Fails with `Errc::not_registered`.

@@ -14,7 +14,8 @@ namespace pawl {
 class PAWL_API IoHandler {
  public:
   /// `events` is part of what it was registered for. It may remove and destroy itself in here.
-  /// None of them: it asked to be called before the loop polls.
+  /// `Interest::none`: an error or a hang-up came while it waited for nothing, which is told once
+  /// after each `add_handler` and each change to `Interest::none`.
   virtual void on_ready(Interest events) = 0;
   /// One line for a person: what this is, and where it stands.
   virtual std::string describe() const = 0;

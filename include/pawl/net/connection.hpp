@@ -254,6 +254,7 @@ class PAWL_API Connection final : private IoHandler {
   // What the loop calls
   void on_ready(Interest events) override;
   void on_ready_unusual(Interest events);
+  void on_hang_up();
   void on_pass_end();
   void on_timer();
   void on_deferred();

@@ -195,6 +195,7 @@ class PAWL_API DatagramSocket final : private IoHandler {
 
   // What the loop calls
   void on_ready(Interest events) override;
+  void on_pass_end();
   void on_deferred();
 
   // User code
