@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "net/stream.hpp"
+#include "support/allocation_counter.hpp"
 #include "support/sockets.hpp"
 
 namespace {
@@ -128,6 +129,7 @@ std::vector<std::string> NameServer::answer(const std::string& message, bool is_
 }
 
 void NameServer::on_datagram() {
+  const FailingAllocation::Spared spared;
   std::array<char, 4096> buffer;
   sockaddr_in from{};
   socklen_t from_bytes = sizeof from;
@@ -142,6 +144,7 @@ void NameServer::on_datagram() {
 }
 
 void NameServer::on_connection() {
+  const FailingAllocation::Spared spared;
   pawl::UniqueFd stream(::accept4(tcp_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
   const int fd = stream.get();
   if (fd < 0) return;
@@ -150,6 +153,7 @@ void NameServer::on_connection() {
 }
 
 void NameServer::on_stream(int fd) {
+  const FailingAllocation::Spared spared;
   std::array<char, 4096> buffer;
   const ssize_t bytes = ::recv(fd, buffer.data(), buffer.size(), 0);
   if (bytes <= 0) {

@@ -28,6 +28,8 @@ const KnownHost& known_or_missing(const KnownHosts& hosts, const std::string& na
   return found == hosts.end() ? missing : found->second;
 }
 
+}  // namespace
+
 std::vector<std::string> reply_to(const KnownHosts& hosts, const DnsQuestion& question) {
   const KnownHost& host = known_or_missing(hosts, question.name);
   DnsReply reply(question);
@@ -45,8 +47,6 @@ std::vector<std::string> reply_to(const KnownHosts& hosts, const DnsQuestion& qu
   }
   return {reply.bytes()};
 }
-
-}  // namespace
 
 void wait_for_resolver_threads() {
   const auto is_there = [] {

@@ -29,6 +29,9 @@ struct KnownHost {
 
 using KnownHosts = std::map<std::string, KnownHost>;
 
+/// For a `NameServer` that knows them.
+std::vector<std::string> reply_to(const KnownHosts& hosts, const DnsQuestion& question);
+
 /// Waits until the threads of all resolvers that are gone have ended. One of them may have taken a
 /// question and not have asked the system yet: that must not go before.
 void wait_for_resolver_threads();

@@ -53,7 +53,7 @@ struct Holdings {
 
 /// A thread that nobody waits for may give back what it has a little later.
 long settled_memory(long wanted) {
-  for (int i = 0; i < 2000 && live_allocations() != wanted; ++i) ::poll(nullptr, 0, 1);
+  for (int i = 0; i < 500 && live_allocations() != wanted; ++i) ::poll(nullptr, 0, 1);
   return live_allocations();
 }
 

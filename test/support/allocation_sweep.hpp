@@ -45,6 +45,8 @@ class Trial {
   /// Made with enough memory, on a clock that goes on when nothing else does. Destroyed behind the
   /// scenario, when memory may fail. `debug` and an observer's names are off.
   pawl::EventLoop& loop();
+  /// Destroys it now.
+  void end_loop() { loop_.reset(); }
   SweepSystem& system() { return system_; }
   /// How long a pass waits before the clock is moved on. For what isn't at once: threads, children.
   void set_patience(std::chrono::milliseconds patience) { patience_ = patience; }
