@@ -22,7 +22,7 @@ const char* phrase(Errc value) {
     case Errc::self_connect: return "socket was connected to itself";
     case Errc::server_closed: return "server was closed";
     case Errc::file_ended: return "file ended before the length to send";
-    case Errc::bad_name: return "no host can have this name";
+    case Errc::bad_name: return "no host can have this name (beyond ASCII, give the A-label)";
     case Errc::no_address: return "host has no address of this family";
     case Errc::bad_answer: return "name server's answer made no sense";
     case Errc::message_too_long: return "message is longer than the limit";

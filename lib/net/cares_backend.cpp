@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: MIT
-// c-ares asks name servers from the loop's thread. What it sets out of its way (1.18.1):
+// c-ares asks name servers from the loop's thread, for one name and one family at a time: what else
+// there is to a lookup (resolv.conf(5), the hosts file, the suffixes, the families together) is
+// `DnsSearch`'s and this file's, because c-ares 1.18.1 has it unlike the C library: one family's
+// silence loses the other's answer, a SERVFAIL for one suffix ends the search, "search ." and a
+// server with a scope don't work. What else it sets out of its way:
 // - It calls back inside ares_getaddrinfo(), and ares_cancel() or ares_destroy() inside a callback
 //   free what its callers still use. So the callback only takes a note; `settle` acts on the notes
 //   when no call to c-ares is on the stack.
 // - One lookup can't be cancelled, only all: an abandoned one goes on while others are wanted, and
 //   the channel is destroyed with the last wanted one. So an idle resolver has no socket, and
 //   resolv.conf(5) is read anew.
-// - It reads datagrams as long as there are any (a flood would hold the loop), and before 1.19.1 it
-//   took an empty one for the end of a connection (CVE-2023-32067).
-// - Its sockets are made and used through `System`, but it would sort addresses past it, so we do
-//   that. It still reads the clock, resolv.conf(5) and the hosts file by itself.
-#define CARES_NO_DEPRECATED  // later versions warn about functions that all versions have
-#include <ares.h>
+// - It would sort addresses past `System`, so we do that. It still reads the clock by itself.
+// What it does to sockets is cares_sockets.cpp's.
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -23,13 +21,18 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <memory>
 #include <new>
-#include <unordered_map>
-#include <unordered_set>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 #include "net/address_order.hpp"
+#include "net/cares_sockets.hpp"
+#include "net/dns_search.hpp"
+#include "net/hosts_file.hpp"
 #include "net/resolver_backend.hpp"
+#include "net/resolver_config.hpp"
 #include "net/socket_address.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/loop/event_loop.hpp"
@@ -40,29 +43,29 @@ namespace {
 
 // A name server's socket buffer holds some hundred datagrams; what is lost costs seconds.
 constexpr std::size_t asking_limit = 64;
-constexpr int datagram_budget = 64;  // in one wake-up; the selector tells again of the rest
+constexpr std::uint16_t dns_port = 53;
 constexpr Duration longest_lifetime = std::chrono::hours(7 * 24);  // RFC 8767 §4
 
-std::error_code lookup_error(int status) {
+std::error_code out_of_memory() { return system_error_code(ENOMEM); }
+
+DnsAnswer failure(DnsOutcome outcome, std::error_code error) { return {outcome, error, {}, {}}; }
+
+DnsAnswer failure(int status) {
   switch (status) {
-    case ARES_SUCCESS: return {};
     case ARES_ENOTFOUND:
-    case ARES_ENONAME: return Errc::host_not_found;
-    case ARES_ENODATA: return Errc::no_address;
-    case ARES_EBADNAME: return Errc::bad_name;
+    case ARES_ENONAME: return failure(DnsOutcome::no_name, Errc::host_not_found);
+    case ARES_SUCCESS:
+    case ARES_ENODATA: return failure(DnsOutcome::no_address, Errc::no_address);
+    case ARES_EBADNAME: return failure(DnsOutcome::failed, Errc::bad_name);
     // c-ares, like the C library, asks the next server after a SERVFAIL, a REFUSED or silence.
-    case ARES_ESERVFAIL:
+    case ARES_ESERVFAIL: return failure(DnsOutcome::server_failure, Errc::resolve_failed);
     case ARES_EREFUSED:
     case ARES_ENOTIMP:
-    case ARES_ECONNREFUSED:
-    case ARES_ETIMEOUT: return Errc::resolve_failed;
-    case ARES_ENOMEM: return system_error_code(ENOMEM);
-    default: return Errc::bad_answer;
+    case ARES_ETIMEOUT: return failure(DnsOutcome::failed, Errc::resolve_failed);
+    case ARES_ECONNREFUSED: return failure(DnsOutcome::no_server, Errc::resolve_failed);
+    case ARES_ENOMEM: return failure(DnsOutcome::no_server, out_of_memory());
+    default: return failure(DnsOutcome::failed, Errc::bad_answer);
   }
-}
-
-bool is_out_of_room(int error) {
-  return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
 Duration shorter(Duration lifetime, int ttl) {
@@ -70,158 +73,210 @@ Duration shorter(Duration lifetime, int ttl) {
   return std::min<Duration>(lifetime, std::chrono::seconds(std::max(ttl, 0)));
 }
 
-ResolverAnswer to_answer(int status, const ares_addrinfo* results) {
-  ResolverAnswer answer;
-  answer.error = lookup_error(status);
-  if (answer.error || results == nullptr) return answer;
-  Duration lifetime = longest_lifetime;
+DnsAnswer to_answer(int status, const ares_addrinfo* results) {
+  if (status != ARES_SUCCESS || results == nullptr) return failure(status);
+  DnsAnswer answer;
+  answer.lifetime = longest_lifetime;
   for (const ares_addrinfo_node* node = results->nodes; node != nullptr; node = node->ai_next) {
     answer.endpoints.push_back(Endpoint::from_sockaddr(node->ai_addr, node->ai_addrlen));
-    lifetime = shorter(lifetime, node->ai_ttl);
+    answer.lifetime = shorter(answer.lifetime, node->ai_ttl);
   }
   for (const ares_addrinfo_cname* alias = results->cnames; alias != nullptr; alias = alias->next) {
-    lifetime = shorter(lifetime, alias->ttl);
+    answer.lifetime = shorter(answer.lifetime, alias->ttl);
   }
-  answer.lifetime = lifetime;
-  return answer;
+  return answer.endpoints.empty() ? failure(ARES_ENODATA) : answer;
 }
 
 class CaresBackend final : public ResolverBackend {
  public:
   CaresBackend(EventLoop& loop, const ResolverOptions& options, Sink sink)
-      : loop_(loop), options_(options), sink_(std::move(sink)) {
+      : loop_(loop), options_(options), sink_(std::move(sink)), sockets_(loop, [this] { look(); }) {
     // Once in a process; on Unix it sets nothing that would have to be given back.
     static const int status = ::ares_library_init(ARES_LIB_INIT_ALL);
     if (status != ARES_SUCCESS) throw std::bad_alloc();
   }
 
   ~CaresBackend() override {
-    unasked_.clear();
-    wanted_.clear();
+    searches_.clear();
     destroy_channel();
   }
 
   void ask(std::uint64_t id, const std::string& name, AddressFamily family) override;
-  void abandon(std::uint64_t id) override;
+  void abandon(std::uint64_t id) noexcept override;
+  void look() noexcept override;
 
  private:
-  struct Unasked {
-    std::string name;
-    AddressFamily family;
-  };
-  /// What a lookup's callback gets.
+  struct Search;
+  /// What a question's callback gets: one family of one name. c-ares has it until it called back.
   struct Question {
     CaresBackend& backend;
-    std::uint64_t id;
+    Search* search;  // null when nobody wants its answer any more
+    std::size_t family;
   };
-  struct Socket {
-    int type = 0;
-    bool is_read = false;     // true exactly while the loop watches it for reading
-    bool is_written = false;  // … and for writing
-  };
-  struct Note {
-    std::uint64_t id;
-    ResolverAnswer answer;
-  };
+  /// One lookup.
+  struct Search {
+    Search(std::uint64_t id_, const std::string& name_, AddressFamily family_)
+        : id(id_), name(name_), family(family_) {}
+    ~Search() { forget_questions(); }
+    Search(const Search&) = delete;
+    Search& operator=(const Search&) = delete;
+    void forget_questions();
 
-  void start(std::uint64_t id, const Unasked& question);
+    const std::uint64_t id;
+    const std::string name;
+    const AddressFamily family;
+    std::optional<DnsSearch> way;                   // from when it is begun
+    Question* questions[DnsSearch::families] = {};  // that c-ares has
+    bool is_changed = false;  // true exactly when `way` may have a step to make
+  };
+  using Searches = std::map<std::uint64_t, Search>;
+
+  bool begin(Search& search);
+  void ask_for(Search& search);
+  void ask_for(Search& search, std::size_t family);
+  void step(Searches::iterator search);
+  void finish(Searches::iterator search, ResolverAnswer&& answer);
+  Searches::iterator next_to_step();
   int make_channel();
+  std::vector<Endpoint> servers();
   int set_servers();
-  void destroy_channel();
-  void process(int read_fd, int write_fd);
-  void settle();
-  void arm_timer();
-
-  // What c-ares calls. `errno` is how it gets errors.
-  static CaresBackend& self(void* data) { return *static_cast<CaresBackend*>(data); }
+  void destroy_channel() noexcept;
   static void on_answer(void* data, int status, int timeouts, ares_addrinfo* results);
-  static void on_state(void* data, int fd, int is_read, int is_written);
-  static int make_socket(int family, int type, int protocol, void* data);
-  static int close_socket(int fd, void* data);
-  static int connect_socket(int fd, const sockaddr* address, ares_socklen_t bytes, void* data);
-  static ares_ssize_t receive(int fd, void* buffer, std::size_t bytes, int flags, sockaddr* from,
-                              ares_socklen_t* from_bytes, void* data);
-  static ares_ssize_t send(int fd, const iovec* pieces, int count, void* data);
-
-  void watch(int fd, bool is_read, bool is_written);
+  void settle() noexcept;
+  bool arm_timer();
 
   EventLoop& loop_;
   const ResolverOptions options_;
   Sink sink_;
   ares_channel channel_ = nullptr;
-  std::map<std::uint64_t, Unasked> unasked_;  // first come, first served
-  std::unordered_set<std::uint64_t> wanted_;  // of those that c-ares was asked
-  std::unordered_map<int, Socket> sockets_;
-  std::vector<Note> notes_;  // has room for all that are being asked
-  std::size_t asking_ = 0;   // lookups within c-ares, abandoned ones included
-  int datagrams_left_ = 0;
-  int socket_error_ = 0;  // of this process, for which the last socket couldn't be made
+  ResolverConfig config_;           // while there is a channel
+  std::size_t channels_ = 0;        // so many were made
+  Searches searches_;               // first come, first served
+  std::uint64_t last_begun_ = 0;    // those up to it are being asked, the others wait
+  std::size_t open_questions_ = 0;  // of those that are wanted
+  CaresSockets sockets_;
   ScopedHandle timer_;
 };
 
+void CaresBackend::Search::forget_questions() {
+  for (Question*& question : questions) {
+    if (question == nullptr) continue;
+    --question->backend.open_questions_;
+    question->search = nullptr;
+    question = nullptr;
+  }
+}
+
 void CaresBackend::ask(std::uint64_t id, const std::string& name, AddressFamily family) {
-  unasked_.emplace(id, Unasked{name, family});
+  searches_.emplace(std::piecewise_construct, std::forward_as_tuple(id),
+                    std::forward_as_tuple(id, name, family));
   settle();
 }
 
-void CaresBackend::abandon(std::uint64_t id) {
-  unasked_.erase(id);
-  wanted_.erase(id);
+void CaresBackend::abandon(std::uint64_t id) noexcept {
+  searches_.erase(id);
   settle();
 }
 
-void CaresBackend::start(std::uint64_t id, const Unasked& question) {
+/// The hosts file, or the first name to ask for. False when the answer was handed on.
+bool CaresBackend::begin(Search& search) {
+  ResolverAnswer hosts;
+  hosts.endpoints = find_in_hosts(loop_.system(), search.name, search.family);
+  if (!hosts.endpoints.empty()) {
+    finish(searches_.find(search.id), std::move(hosts));
+    return false;
+  }
   if (channel_ == nullptr) {
     const int status = make_channel();
     if (status != ARES_SUCCESS) {
-      destroy_channel();
-      return sink_(id, ResolverAnswer{lookup_error(status), {}, {}});
+      const std::error_code error =
+          status == ARES_ENOMEM ? out_of_memory() : make_error_code(Errc::resolve_failed);
+      finish(searches_.find(search.id), ResolverAnswer{error, {}, {}, {}});
+      return false;
     }
   }
-  notes_.reserve(asking_ + 1);
-  auto asked = std::make_unique<Question>(Question{*this, id});
-  wanted_.insert(id);
-  ++asking_;
+  search.way.emplace(config_.candidates(search.name), search.family, config_.asks_ipv6);
+  search.is_changed = true;
+  return true;
+}
+
+/// Both families at once: each has an answer of its own.
+void CaresBackend::ask_for(Search& search) {
+  for (std::size_t family = 0; family < DnsSearch::families; ++family) {
+    if (search.way->wants(family)) ask_for(search, family);
+  }
+}
+
+void CaresBackend::ask_for(Search& search, std::size_t family) {
+  std::unique_ptr<Question> question;
+  try {
+    question = std::make_unique<Question>(Question{*this, &search, family});
+  } catch (const std::bad_alloc&) {
+    search.way->take(family, failure(ARES_ENOMEM));
+    search.is_changed = true;
+    return;
+  }
+  search.questions[family] = question.get();
+  ++open_questions_;
   ares_addrinfo_hints hints{};
   hints.ai_flags = ARES_AI_NOSORT;  // see sort_addresses
-  hints.ai_family = to_address_family(question.family);
-  ::ares_getaddrinfo(channel_, question.name.c_str(), nullptr, &hints, &on_answer, asked.release());
+  hints.ai_family = family == DnsSearch::ipv4 ? AF_INET : AF_INET6;
+  // It may call back before it returns, but then only takes a note.
+  ::ares_getaddrinfo(channel_, search.way->name().c_str(), nullptr, &hints, &on_answer,
+                     question.release());
 }
 
 int CaresBackend::make_channel() {
+  config_ = ResolverConfig::read(loop_.system());
   ares_options options{};
-  options.sock_state_cb = [](void* data, int fd, int is_read, int is_written) {
-    on_state(data, fd, is_read, is_written);
-  };
-  options.sock_state_cb_data = this;
-  int mask = ARES_OPT_SOCK_STATE_CB;
-  if (options_.try_timeout > Duration::zero()) {
-    const auto milliseconds =
-        std::chrono::ceil<std::chrono::milliseconds>(options_.try_timeout).count();
-    // c-ares doubles it with each round.
-    options.timeout = static_cast<int>(
-        std::min<std::int64_t>(milliseconds, std::numeric_limits<int>::max() / 1024));
-    mask |= ARES_OPT_TIMEOUTMS;
-  }
-  if (options_.tries > 0) {
-    options.tries = options_.tries;
-    mask |= ARES_OPT_TRIES;
-  }
-  const int status = ::ares_init_options(&channel_, &options, mask);
+  options.sock_state_cb = &CaresSockets::on_state;
+  options.sock_state_cb_data = &sockets_;
+  const Duration timeout =
+      options_.try_timeout > Duration::zero() ? options_.try_timeout : config_.timeout;
+  const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(timeout).count();
+  // c-ares doubles it with each round.
+  options.timeout = static_cast<int>(
+      std::min<std::int64_t>(milliseconds, std::numeric_limits<int>::max() / 1024));
+  options.tries = options_.tries > 0 ? options_.tries : config_.attempts;
+  options.flags = config_.uses_tcp && options_.servers.empty() ? ARES_FLAG_USEVC : 0;
+  char nothing[] = "/dev/null";
+  char dns_alone[] = "b";
+  options.resolvconf_path = nothing;
+  options.lookups = dns_alone;
+  const int mask = ARES_OPT_SOCK_STATE_CB | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_FLAGS |
+                   ARES_OPT_RESOLVCONF | ARES_OPT_LOOKUPS | ARES_OPT_DOMAINS | ARES_OPT_NDOTS |
+                   ARES_OPT_NOROTATE;
+  int status = ::ares_init_options(&channel_, &options, mask);
   if (status != ARES_SUCCESS) {
     channel_ = nullptr;
     return status;
   }
-  static const ares_socket_functions functions{&make_socket, &close_socket, &connect_socket,
-                                               &receive, &send};
-  ::ares_set_socket_functions(channel_, &functions, this);
-  return options_.servers.empty() ? ARES_SUCCESS : set_servers();
+  sockets_.serve(channel_);
+  try {
+    status = set_servers();
+  } catch (const std::bad_alloc&) {
+    status = ARES_ENOMEM;
+  }
+  if (status != ARES_SUCCESS) destroy_channel();
+  return status;
+}
+/// Whom to ask, and whom first: with "rotate" c-ares would begin anew with each channel.
+std::vector<Endpoint> CaresBackend::servers() {
+  if (!options_.servers.empty()) return options_.servers;
+  std::vector<Endpoint> servers = config_.servers;
+  if (servers.empty()) servers.push_back(Endpoint::loopback(dns_port));  // resolv.conf(5)
+  if (config_.rotates) {
+    const auto first = static_cast<std::ptrdiff_t>(channels_++ % servers.size());
+    std::rotate(servers.begin(), servers.begin() + first, servers.end());
+  }
+  return servers;
 }
 
 int CaresBackend::set_servers() {
-  std::vector<ares_addr_port_node> nodes(options_.servers.size());
+  const std::vector<Endpoint> servers = this->servers();
+  std::vector<ares_addr_port_node> nodes(servers.size());
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    const SocketAddress address(options_.servers[i]);
+    const SocketAddress address(servers[i]);
     ares_addr_port_node& node = nodes[i];
     node.next = i + 1 < nodes.size() ? &nodes[i + 1] : nullptr;
     node.family = address.family();
@@ -230,157 +285,123 @@ int CaresBackend::set_servers() {
       node.addr.addr4 = in.sin_addr;
     } else {
       const auto& in6 = reinterpret_cast<const sockaddr_in6&>(*address.get());
-      std::memcpy(&node.addr.addr6, &in6.sin6_addr, sizeof in6.sin6_addr);
+      in6_addr bytes = in6.sin6_addr;
+      CaresSockets::put_scope_inside(bytes, in6.sin6_scope_id);
+      std::memcpy(&node.addr.addr6, &bytes, sizeof bytes);
     }
-    node.udp_port = node.tcp_port = options_.servers[i].port();
+    const std::uint16_t port = servers[i].port();
+    node.udp_port = node.tcp_port = port != 0 ? port : dns_port;
   }
   return ::ares_set_servers_ports(channel_, nodes.data());
 }
 
 /// Never with c-ares on the stack. What is still being asked is told by `on_answer`, and unwanted.
-void CaresBackend::destroy_channel() {
+void CaresBackend::destroy_channel() noexcept {
   timer_.cancel();
   if (channel_ != nullptr) ::ares_destroy(std::exchange(channel_, nullptr));
-  notes_.clear();
 }
 
-void CaresBackend::process(int read_fd, int write_fd) {
-  datagrams_left_ = datagram_budget;
-  ::ares_process_fd(channel_, read_fd, write_fd);
+void CaresBackend::look() noexcept {
+  if (channel_ == nullptr) return;
+  sockets_.process(channel_);
   settle();
 }
 
-/// With no call to c-ares on the stack: hands on what it told, asks what there is room for.
-void CaresBackend::settle() {
-  for (;;) {
-    std::vector<Note> notes;
-    notes.swap(notes_);
-    for (Note& note : notes) {
-      if (wanted_.erase(note.id) > 0) sink_(note.id, std::move(note.answer));
-    }
-    if (unasked_.empty() || wanted_.size() >= asking_limit) break;
-    const auto next = unasked_.extract(unasked_.begin());
-    start(next.key(), next.mapped());
+/// Hands on an answer, and forgets who asked.
+void CaresBackend::finish(Searches::iterator search, ResolverAnswer&& answer) {
+  const std::uint64_t id = search->first;
+  searches_.erase(search);
+  try {
+    sort_addresses(loop_.system(), answer.endpoints);
+  } catch (const std::bad_alloc&) {
+    answer = ResolverAnswer{out_of_memory(), {}, {}, {}};
   }
-  if (wanted_.empty()) return destroy_channel();
-  notes_.reserve(asking_);
-  arm_timer();
+  sink_(id, std::move(answer));
 }
 
-void CaresBackend::arm_timer() {
+void CaresBackend::step(Searches::iterator found) {
+  Search& search = found->second;
+  search.is_changed = false;
+  switch (search.way->step()) {
+    case DnsSearch::Step::wait: return;
+    case DnsSearch::Step::next: return ask_for(search);
+    case DnsSearch::Step::over: return finish(found, search.way->answer());
+    case DnsSearch::Step::part: {
+      ResolverAnswer part = search.way->answer();
+      sort_addresses(loop_.system(), part.endpoints);
+      return sink_(search.id, std::move(part));
+    }
+  }
+}
+
+/// One that has a step to make, or that there is room to begin with; the end when there is none.
+CaresBackend::Searches::iterator CaresBackend::next_to_step() {
+  for (auto each = searches_.begin(); each != searches_.end(); ++each) {
+    if (each->second.is_changed) return each;
+    if (each->first > last_begun_) return open_questions_ < asking_limit ? each : searches_.end();
+  }
+  return searches_.end();
+}
+
+/// With no call to c-ares on the stack: hands on what it told, asks what there is room for.
+void CaresBackend::settle() noexcept {
+  for (auto next = next_to_step(); next != searches_.end(); next = next_to_step()) {
+    const std::uint64_t id = next->first;
+    try {
+      if (id > last_begun_) {
+        last_begun_ = id;
+        if (!begin(next->second)) continue;
+      }
+      step(next);
+    } catch (const std::bad_alloc&) {
+      const auto failed = searches_.find(id);
+      if (failed == searches_.end()) continue;
+      finish(failed, ResolverAnswer{out_of_memory(), {}, {}, {}});
+    }
+  }
+  if (!searches_.empty() && !arm_timer()) {
+    while (!searches_.empty())
+      finish(searches_.begin(), ResolverAnswer{out_of_memory(), {}, {}, {}});
+  }
+  if (searches_.empty()) destroy_channel();
+}
+
+/// False when there is no room for a timer, without which a silent server would be waited for in
+/// vain.
+bool CaresBackend::arm_timer() {
   timeval left{};
-  if (::ares_timeout(channel_, nullptr, &left) == nullptr) return timer_.cancel();
+  const timeval* const next = ::ares_timeout(channel_, nullptr, &left);
+  timer_ = ScopedHandle();
+  if (next == nullptr) return true;
   const Duration delay =
       std::chrono::seconds(left.tv_sec) + std::chrono::microseconds(left.tv_usec);
-  timer_ = loop_.call_later(delay, [this] { process(ARES_SOCKET_BAD, ARES_SOCKET_BAD); });
+  try {
+    timer_ = loop_.call_later(delay, [this] { look(); });
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 void CaresBackend::on_answer(void* data, int status, int, ares_addrinfo* results) {
   const std::unique_ptr<Question> question(static_cast<Question*>(data));
-  CaresBackend& backend = question->backend;
-  --backend.asking_;
-  if (backend.channel_ != nullptr) {  // null while it is being destroyed
-    ResolverAnswer answer;
+  if (Search* search = question->search) {
+    CaresBackend& backend = question->backend;
+    --backend.open_questions_;
+    search->questions[question->family] = nullptr;
+    DnsAnswer answer;
     try {
       answer = to_answer(status, results);
-      sort_addresses(backend.loop_.system(), answer.endpoints);
-      // c-ares says that the server refused when there was no socket to ask it with.
-      const int error = std::exchange(backend.socket_error_, 0);
-      if (status == ARES_ECONNREFUSED && error != 0) answer.error = system_error_code(error);
     } catch (const std::bad_alloc&) {  // which can't pass through C
-      answer = ResolverAnswer{system_error_code(ENOMEM), {}, {}};
+      answer = failure(ARES_ENOMEM);
     }
-    backend.notes_.push_back(Note{question->id, std::move(answer)});
+    // c-ares says that the server refused when there was no socket to ask it with.
+    const int error = backend.sockets_.take_error();
+    if (status == ARES_ECONNREFUSED && error != 0) answer.error = system_error_code(error);
+    search->way->take(question->family, std::move(answer));
+    search->is_changed = true;
   }
   if (results != nullptr) ::ares_freeaddrinfo(results);
-}
-
-void CaresBackend::on_state(void* data, int fd, int is_read, int is_written) {
-  try {
-    self(data).watch(fd, is_read != 0, is_written != 0);
-  } catch (const std::bad_alloc&) {
-    // The socket stays silent, and the next server's turn comes.
-  }
-}
-
-void CaresBackend::watch(int fd, bool is_read, bool is_written) {
-  Socket& socket = sockets_[fd];
-  if (is_read && !socket.is_read)
-    loop_.add_reader(fd, [this, fd] { process(fd, ARES_SOCKET_BAD); });
-  if (!is_read && socket.is_read) loop_.remove_reader(fd);
-  socket.is_read = is_read;
-  if (is_written && !socket.is_written) {
-    loop_.add_writer(fd, [this, fd] { process(ARES_SOCKET_BAD, fd); });
-  }
-  if (!is_written && socket.is_written) loop_.remove_writer(fd);
-  socket.is_written = is_written;
-}
-
-int CaresBackend::make_socket(int family, int type, int protocol, void* data) {
-  System& system = self(data).loop_.system();
-  const SystemResult made = system.socket(family, type, protocol);
-  self(data).socket_error_ = is_out_of_room(made.error) ? made.error : 0;
-  if (!made.ok()) {
-    errno = made.error;
-    return ARES_SOCKET_BAD;
-  }
-  const int on = 1;
-  if (type == SOCK_STREAM) system.setsockopt(made.fd(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  try {
-    self(data).sockets_[made.fd()].type = type;
-  } catch (const std::bad_alloc&) {
-    system.close(made.fd());
-    errno = ENOMEM;
-    return ARES_SOCKET_BAD;
-  }
-  return made.fd();
-}
-
-int CaresBackend::close_socket(int fd, void* data) {
-  self(data).sockets_.erase(fd);
-  const SystemResult result = self(data).loop_.system().close(fd);
-  errno = result.error;
-  return result.ok() ? 0 : -1;
-}
-
-int CaresBackend::connect_socket(int fd, const sockaddr* address, ares_socklen_t bytes,
-                                 void* data) {
-  const SystemResult result = self(data).loop_.system().connect(fd, address, bytes);
-  errno = result.error;
-  return result.ok() ? 0 : -1;
-}
-
-ares_ssize_t CaresBackend::receive(int fd, void* buffer, std::size_t bytes, int flags,
-                                   sockaddr* from, ares_socklen_t* from_bytes, void* data) {
-  CaresBackend& backend = self(data);
-  const auto socket = backend.sockets_.find(fd);
-  const bool is_datagram = socket != backend.sockets_.end() && socket->second.type == SOCK_DGRAM;
-  for (;;) {
-    if (is_datagram && --backend.datagrams_left_ < 0) {
-      errno = EAGAIN;
-      return -1;
-    }
-    iovec piece{buffer, bytes};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_name = from;
-    message.msg_namelen = from_bytes != nullptr ? *from_bytes : 0;
-    const SystemResult result = backend.loop_.system().recvmsg(fd, &message, flags);
-    if (result.ok() && result.bytes() == 0 && is_datagram) continue;
-    if (from_bytes != nullptr) *from_bytes = message.msg_namelen;
-    errno = result.error;
-    return result.ok() ? static_cast<ares_ssize_t>(result.value) : -1;
-  }
-}
-
-ares_ssize_t CaresBackend::send(int fd, const iovec* pieces, int count, void* data) {
-  msghdr message{};
-  message.msg_iov = const_cast<iovec*>(pieces);
-  message.msg_iovlen = static_cast<std::size_t>(count);
-  const SystemResult result = self(data).loop_.system().sendmsg(fd, &message, 0);
-  errno = result.error;
-  return result.ok() ? static_cast<ares_ssize_t>(result.value) : -1;
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <new>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -22,13 +24,15 @@ namespace pawl {
 namespace {
 
 constexpr Duration unix_retry_after = std::chrono::milliseconds(10);
+/// Waited for the other family's addresses when all that came have failed.
+constexpr Duration last_patience = std::chrono::seconds(1);
 
-/// RFC 8305 §4: the families in turn, beginning with the first one's; each in the order given.
-std::vector<Endpoint> interleaved(const std::vector<Endpoint>& found) {
+/// RFC 8305 §4: the families in turn, beginning with `family`; each in the order given.
+std::vector<Endpoint> interleaved(const std::vector<Endpoint>& found, Endpoint::Family family) {
   std::vector<Endpoint> first;
   std::vector<Endpoint> other;
   for (const Endpoint& endpoint : found) {
-    (endpoint.family() == found.front().family() ? first : other).push_back(endpoint);
+    (endpoint.family() == family ? first : other).push_back(endpoint);
   }
   std::vector<Endpoint> mixed;
   for (std::size_t i = 0; i < std::max(first.size(), other.size()); ++i) {
@@ -65,8 +69,8 @@ class Dialer::Attempt final : public IoHandler {
   /// No error: `Dialer::on_attempt` follows.
   std::error_code start();
   void on_ready(Interest) override { dialer_.on_attempt(*this); }
-  /// EINPROGRESS: not yet.
-  std::error_code check() const;
+  /// EINPROGRESS: not yet. The same, however often it is asked, from when it is known.
+  std::error_code check();
   int take_socket() {
     loop().remove_handler(fd_);
     return std::exchange(fd_, -1);
@@ -80,6 +84,7 @@ class Dialer::Attempt final : public IoHandler {
  private:
   std::error_code prepare();
   std::error_code bind();
+  std::error_code look() const;
   EventLoop& loop() const { return dialer_.loop_; }
   System& system() const { return dialer_.loop_.system(); }
 
@@ -87,7 +92,8 @@ class Dialer::Attempt final : public IoHandler {
   Endpoint endpoint_;
   TimePoint started_;
   std::string_view phase_ = "socket";
-  bool is_connected_ = false;  // true exactly when connect() said so
+  bool is_connected_ = false;  // true exactly when the kernel said so
+  std::error_code failure_;
   int fd_ = -1;
 };
 
@@ -132,8 +138,15 @@ std::error_code Dialer::Attempt::bind() {
   return system().bind(fd_, address.get(), address.bytes()).code();
 }
 
-std::error_code Dialer::Attempt::check() const {
+std::error_code Dialer::Attempt::check() {
   if (is_connected_) return {};
+  if (!failure_) failure_ = look();  // the kernel tells an error once
+  if (failure_ == std::errc::operation_in_progress) return std::exchange(failure_, {});
+  is_connected_ = !failure_;
+  return failure_;
+}
+
+std::error_code Dialer::Attempt::look() const {
   int error = 0;
   unsigned bytes = sizeof error;
   const SystemResult result = system().getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &bytes);
@@ -156,15 +169,16 @@ Dialer::Dialer(EventLoop& loop, std::shared_ptr<const ConnectionOptions> options
                Place place)
     : loop_(loop), options_(std::move(options)), done_(std::move(done)), place_(place) {
   if (options_->connect_timeout <= Duration::zero()) return;
-  timeout_ = loop_.call_later(
-      options_->connect_timeout, [this] { on_timeout(); }, place);
+  deadline_ = add_saturated(loop_.time(), options_->connect_timeout);
+  timeout_ = loop_.call_at(
+      deadline_, [this] { on_timeout(); }, place);
 }
 
 Dialer::~Dialer() { lookup_.cancel(); }
 
 void Dialer::dial(const Endpoint& peer) {
   endpoints_.push_back(peer);
-  start_next();
+  start_attempts();
 }
 
 void Dialer::dial(std::string_view host, std::uint16_t port) {
@@ -174,26 +188,62 @@ void Dialer::dial(std::string_view host, std::uint16_t port) {
     // A name, then.
   }
   operation_ = "resolve";
+  is_resolving_ = true;
   Resolver& resolver = options_->resolver != nullptr ? *options_->resolver : Resolver::of(loop_);
-  lookup_ = resolver.resolve(
-      host, port, wanted_family(options_->bind),
-      [this](std::error_code error, const std::vector<Endpoint>& found) { on_found(error, found); },
+  lookup_ = resolver.resolve_in_parts(
+      host, port, wanted_family(options_->bind), options_->resolution_delay,
+      [this](std::error_code error, const std::vector<Endpoint>& found, bool is_all) {
+        on_found(error, found, is_all);
+      },
       place_);
 }
 
-void Dialer::on_found(std::error_code error, const std::vector<Endpoint>& found) {
-  if (error) return finish(error, -1, {});
-  endpoints_ = interleaved(found);
-  start_next();
+void Dialer::on_found(std::error_code error, const std::vector<Endpoint>& found, bool is_all) {
+  is_resolving_ = !is_all;
+  if (error && endpoints_.empty()) return finish(error, -1, {});
+  const auto go_on = [&] {
+    add(found);
+    if (running_.empty()) return start_attempts();
+    if (next_ == endpoints_.size() || is_next_start_due_) return;
+    arm_next_start(add_saturated(running_.back()->started(), options_->attempt_delay));
+  };
+  if (!has_memory_for(go_on)) finish(system_error_code(ENOMEM), -1, {});
+}
+
+/// Puts what isn't there yet among those that weren't tried yet (RFC 8305 §5): all in the order in
+/// which they were found, the families in turn, beginning with the one that wasn't tried last.
+void Dialer::add(const std::vector<Endpoint>& found) {
+  const auto tried_end = endpoints_.begin() + static_cast<std::ptrdiff_t>(next_);
+  std::vector<Endpoint> untried;
+  for (const Endpoint& endpoint : found) {
+    if (std::find(endpoints_.begin(), tried_end, endpoint) == tried_end) {
+      untried.push_back(endpoint);
+    }
+  }
+  if (untried.empty()) return;
+  Endpoint::Family family = untried.front().family();
+  if (next_ > 0 && endpoints_[next_ - 1].family() == family) {
+    const auto is_other = [&](const Endpoint& each) { return each.family() != family; };
+    const auto other = std::find_if(untried.begin(), untried.end(), is_other);
+    if (other != untried.end()) family = other->family();
+  }
+  std::vector<Endpoint> all(endpoints_.begin(), tried_end);
+  for (Endpoint& endpoint : interleaved(untried, family)) all.push_back(std::move(endpoint));
+  endpoints_ = std::move(all);
 }
 
 // Attempts
 
 /// Starts the next address that can be started, and sees to the one after it. When none is left
 /// and none is running, that was the end.
-void Dialer::start_next() {
+void Dialer::start_attempts() {
+  next_start_.cancel();
+  deferred_.cancel();
+  is_next_start_due_ = false;
   while (next_ < endpoints_.size()) {
-    auto attempt = std::make_unique<Attempt>(*this, endpoints_[next_++]);
+    auto attempt = std::make_unique<Attempt>(*this, endpoints_[next_]);
+    running_.reserve(running_.size() + 1);
+    ++next_;
     const std::error_code error = attempt->start();
     operation_ = attempt->phase();
     if (error && starts_again(*attempt, error)) return;
@@ -203,11 +253,25 @@ void Dialer::start_next() {
     }
     running_.push_back(std::move(attempt));
     if (next_ == endpoints_.size()) return;
-    next_start_ = loop_.call_later(
-        options_->attempt_delay, [this] { start_next(); }, place_);
-    return;
+    return arm_next_start(add_saturated(loop_.time(), options_->attempt_delay));
   }
-  if (running_.empty()) finish_later(failures_.back().error);
+  if (running_.empty()) give_up();
+}
+
+void Dialer::start_next() {
+  if (!has_memory_for([this] { start_attempts(); })) finish(system_error_code(ENOMEM), -1, {});
+}
+
+void Dialer::arm_next_start(TimePoint when) {
+  next_start_ = loop_.call_at(
+      when, [this] { on_attempt_delay(); }, place_);
+  is_next_start_due_ = true;
+}
+
+/// One that is running may have been answered while this process stood still.
+void Dialer::on_attempt_delay() {
+  if (Attempt* attempt = connected()) return succeed(*attempt);
+  start_next();
 }
 
 /// A full backlog of a Unix socket is a matter of time: unix(7).
@@ -217,24 +281,26 @@ bool Dialer::starts_again(const Attempt& attempt, std::error_code error) {
   }
   --next_;
   if (!waiting_since_) waiting_since_ = attempt.started();
-  next_start_ = loop_.call_later(
-      unix_retry_after, [this] { start_next(); }, place_);
+  arm_next_start(add_saturated(loop_.time(), unix_retry_after));
   return true;
 }
 
 void Dialer::on_attempt(Attempt& attempt) {
   const std::error_code error = attempt.check();
   if (error == std::errc::operation_in_progress) return;
+  if (!error) return succeed(attempt);
   operation_ = attempt.phase();
-  if (!error) {
-    const Endpoint peer = attempt.endpoint();
-    return finish({}, attempt.take_socket(), peer);
-  }
+  const auto go_on = [&] {
+    drop(attempt, error);
+    start_attempts();
+  };
+  if (!has_memory_for(go_on)) finish(system_error_code(ENOMEM), -1, {});
+}
+
+void Dialer::drop(Attempt& attempt, std::error_code error) {
   note_failure(attempt, error);
   const auto is_it = [&](const auto& running) { return running.get() == &attempt; };
   running_.erase(std::find_if(running_.begin(), running_.end(), is_it));
-  next_start_.cancel();
-  start_next();
 }
 
 void Dialer::note_failure(const Attempt& attempt, std::error_code error) {
@@ -242,27 +308,83 @@ void Dialer::note_failure(const Attempt& attempt, std::error_code error) {
       DialAttempt{attempt.endpoint(), attempt.phase(), error, loop_.time() - attempt.started()});
 }
 
+/// One that is connected, whether the loop has seen it yet or not; else null.
+Dialer::Attempt* Dialer::connected() const {
+  for (const auto& attempt : running_) {
+    if (!attempt->check()) return attempt.get();
+  }
+  return nullptr;
+}
+
 // The end
 
+/// The deadline measures the peer and the name servers: what they did while this process stood
+/// still counts.
 void Dialer::on_timeout() {
+  if (Attempt* attempt = connected()) return succeed(*attempt);
+  bool is_over = true;
+  const auto step = [&] {
+    is_over = was_put_off_ || !moves_late();
+    if (is_over) return note_timeouts();
+    was_put_off_ = true;
+    timeout_ = loop_.call_later(
+        options_->connect_timeout, [this] { on_timeout(); }, place_);
+  };
+  if (!has_memory_for(step)) return finish(system_error_code(ENOMEM), -1, {});
+  if (is_over) finish(Errc::timed_out, -1, {});
+}
+
+/// True exactly when something got on only after the deadline was over.
+bool Dialer::moves_late() {
+  if (is_resolving_ && running_.empty() && lookup_.look()) return true;
+  return std::any_of(running_.begin(), running_.end(),
+                     [this](const auto& attempt) { return attempt->started() > deadline_; });
+}
+
+void Dialer::note_timeouts() {
   for (const auto& attempt : running_) {
-    note_failure(*attempt, Errc::timed_out);
+    const std::error_code error = attempt->check();
+    const bool is_silent = error == std::errc::operation_in_progress;
+    note_failure(*attempt, is_silent ? make_error_code(Errc::timed_out) : error);
     operation_ = attempt->phase();  // whatever another one failed in meanwhile
   }
   if (waiting_since_) {
     failures_.push_back(DialAttempt{endpoints_[next_], "connect", system_error_code(EAGAIN),
                                     loop_.time() - *waiting_since_});
   }
-  finish(Errc::timed_out, -1, {});
 }
 
-void Dialer::finish_later(std::error_code error) {
-  deferred_ = loop_.call_soon([this, error] { finish(error, -1, {}); }, place_);
+/// All that came have failed. More may come, but not for long. Never from inside the user's call.
+void Dialer::give_up() {
+  const Duration delay = is_resolving_ ? last_patience : Duration::zero();
+  deferred_ = loop_.call_later(
+      delay, [this] { finish(failures_.back().error, -1, {}); }, place_);
+}
+
+void Dialer::succeed(Attempt& attempt) {
+  operation_ = attempt.phase();
+  Endpoint peer;
+  if (!has_memory_for([&] { peer = attempt.endpoint(); })) {
+    return finish(system_error_code(ENOMEM), -1, {});
+  }
+  finish({}, attempt.take_socket(), peer);
 }
 
 void Dialer::finish(std::error_code error, int fd, const Endpoint& peer) {
   Done done = std::move(done_);
   done(error, fd, peer);
+}
+
+/// Makes a step of the dial, in which no code of the user's may run. False when there was no memory
+/// for it: then the dial is to end, which takes none.
+template <typename Step>
+bool Dialer::has_memory_for(Step step) {
+  try {
+    step();
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
 }
 
 std::string Dialer::name_of(std::string_view host, std::uint16_t port) {

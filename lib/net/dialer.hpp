@@ -23,7 +23,9 @@ namespace pawl {
 
 /// Finds out where a peer is and gets a connected socket to it: looks its name up, then tries its
 /// addresses, the families in turn, each a little after the one before (RFC 8305, "Happy
-/// Eyeballs"). The first that answers wins, the others are closed. One deadline for all.
+/// Eyeballs"), beginning with those of one family while the other's are still to come. The first
+/// that answers wins, the others are closed. One deadline for all; it is put off, once, when
+/// something moved only after it was over, because the loop stood still.
 ///
 /// Owns:    the sockets, until `done` gets one. Destroying it ends every attempt.
 /// Threads: the loop's.
@@ -51,14 +53,25 @@ class Dialer final {
 
  private:
   class Attempt;
-  void on_found(std::error_code error, const std::vector<Endpoint>& found);
+  void on_found(std::error_code error, const std::vector<Endpoint>& found, bool is_all);
+  void add(const std::vector<Endpoint>& found);
   void on_attempt(Attempt& attempt);
+  void on_attempt_delay();
   void on_timeout();
+  bool moves_late();
+  Attempt* connected() const;
   void start_next();
+  void start_attempts();
+  void arm_next_start(TimePoint when);
   bool starts_again(const Attempt& attempt, std::error_code error);
+  void drop(Attempt& attempt, std::error_code error);
   void note_failure(const Attempt& attempt, std::error_code error);
-  void finish_later(std::error_code error);
+  void note_timeouts();
+  void give_up();
+  void succeed(Attempt& attempt);
   void finish(std::error_code error, int fd, const Endpoint& peer);
+  template <typename Step>
+  bool has_memory_for(Step step);
 
   EventLoop& loop_;
   std::shared_ptr<const ConnectionOptions> options_;
@@ -71,6 +84,10 @@ class Dialer final {
   std::vector<DialAttempt> failures_;
   std::optional<TimePoint> waiting_since_;  // for room in the backlog of a Unix socket
   Lookup lookup_;
+  bool is_resolving_ = false;       // true exactly while more addresses may come
+  bool is_next_start_due_ = false;  // true exactly while next_start_ is to run
+  bool was_put_off_ = false;        // true exactly when the deadline was
+  TimePoint deadline_ = TimePoint::max();
   ScopedHandle next_start_;
   ScopedHandle deferred_;
   ScopedHandle timeout_;

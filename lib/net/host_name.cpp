@@ -16,9 +16,13 @@ namespace {
 constexpr std::size_t longest_name = 253;
 constexpr std::size_t longest_label = 63;
 
-/// No host's name has them, and DNS libraries read a backslash as an escape.
+/// No host's name has them. Bytes beyond ASCII stand for another name, the A-label (RFC 5890),
+/// which getaddrinfo(3) and c-ares make each in its own way, or don't; DNS libraries read a
+/// backslash as an escape; the others are what is left of a URL or an address.
 bool is_forbidden(char c) {
-  return static_cast<unsigned char>(c) <= ' ' || c == '\x7f' || c == '\\';
+  constexpr std::string_view marks = "\"#%/<>?@[\\]^`{|}";
+  const auto byte = static_cast<unsigned char>(c);
+  return byte <= ' ' || byte >= 0x7f || marks.find(c) != std::string_view::npos;
 }
 
 std::string_view without_last_dot(std::string_view name) {
@@ -68,21 +72,30 @@ HostName ipv6_address(std::string_view text) {
 
 HostName HostName::parse(std::string_view host) {
   const std::string_view name = without_last_dot(host);
-  if (name.size() > longest_name || std::any_of(name.begin(), name.end(), is_forbidden)) return {};
+  if (name.size() > longest_name) return {};
   if (name.find(':') != std::string_view::npos) return ipv6_address(host);
+  if (std::any_of(name.begin(), name.end(), is_forbidden)) return {};
   if (!has_good_labels(name)) return {};
   if (ends_in_a_number(name)) return ipv4_address(std::string(host));
   return {Kind::name, {}};
 }
 
-bool is_localhost(std::string_view name) {
-  constexpr std::string_view last_label = "localhost";
+namespace {
+
+/// True exactly when `name` is `label`, which is in small letters, or a name below it.
+bool is_below(std::string_view name, std::string_view label) {
   name = without_last_dot(name);
-  if (name.size() < last_label.size()) return false;
-  const std::string_view label = name.substr(name.size() - last_label.size());
-  const bool is_whole = name.size() == label.size() || name[name.size() - label.size() - 1] == '.';
-  return is_whole && std::equal(label.begin(), label.end(), last_label.begin(),
+  if (name.size() < label.size()) return false;
+  const std::string_view end = name.substr(name.size() - label.size());
+  const bool is_whole = name.size() == end.size() || name[name.size() - end.size() - 1] == '.';
+  return is_whole && std::equal(end.begin(), end.end(), label.begin(),
                                 [](char a, char b) { return (a | 0x20) == b; });
 }
+
+}  // namespace
+
+bool is_localhost(std::string_view name) { return is_below(name, "localhost"); }
+
+bool is_onion(std::string_view name) { return is_below(name, "onion"); }
 
 }  // namespace pawl

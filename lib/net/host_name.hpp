@@ -20,5 +20,7 @@ struct HostName {
 
 /// True exactly for "localhost" and the names below it, in any case, with a last dot or without.
 bool is_localhost(std::string_view name);
+/// The same for "onion": names of Tor, which no name server may be asked about (RFC 7686).
+bool is_onion(std::string_view name);
 
 }  // namespace pawl

@@ -36,14 +36,22 @@ ResolverQuery* ResolverCache::find(std::string_view name, AddressFamily family, 
 }
 
 ResolverQuery& ResolverCache::add(std::string_view name, AddressFamily family) {
-  asking_.emplace_front();
-  const Queries::iterator query = asking_.begin();
-  query->id = ++last_id_;
+  Queries added;
+  added.emplace_front();
+  const Queries::iterator query = added.begin();
+  query->id = last_id_ + 1;
   query->name = name;
   query->family = family;
   query->key = key_of(name, family);
-  by_key_[query->key] = query;
-  by_id_[query->id] = query;
+  const auto by_id = by_id_.emplace(query->id, query).first;
+  try {
+    by_key_.emplace(query->key, query);
+  } catch (...) {
+    by_id_.erase(by_id);
+    throw;
+  }
+  ++last_id_;
+  asking_.splice(asking_.begin(), added);
   return *query;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -30,9 +31,12 @@ struct ResolverQuery {
   StateMachine<resolver_query_table> machine{ResolverQueryState::asking};
   Waiting waiting;  // while ASKING; first come, first served
   std::error_code error;
-  std::shared_ptr<const std::vector<Endpoint>> endpoints;  // while FRESH, without ports
+  std::shared_ptr<const std::vector<Endpoint>> endpoints;  // of a part, or while FRESH; no ports
+  std::optional<TimePoint> part_came;  // while ASKING: when one family's addresses did
+  Duration lifetime{};                 // of that part
   TimePoint expires{};
 
+  bool has_part() const { return part_came.has_value(); }
   void step(ResolverQueryEvent event, Observer* observer) {
     machine.step(event, observer, this, name);
   }

@@ -14,6 +14,8 @@
 
 #include <cerrno>
 
+#include "pawl/core/unique_fd.hpp"
+
 namespace pawl {
 namespace {
 
@@ -151,6 +153,13 @@ SystemResult System::getaddrinfo(const char* node, const char* service, const ad
 
 void System::freeaddrinfo(addrinfo* results) { ::freeaddrinfo(results); }
 
+SystemResult System::host_name(std::string& name) {
+  char buffer[256] = "";  // longer than HOST_NAME_MAX, so that its end is always in it
+  const SystemResult result = result_of(::gethostname(buffer, sizeof buffer - 1));
+  if (result.ok()) name = buffer;
+  return result;
+}
+
 SystemResult System::close(int fd) {
   // EINTR or not, on Linux the number is free again (close(2)); a second try could hit a stranger.
   return result_of(::close(fd));
@@ -162,6 +171,23 @@ SystemResult System::read(int fd, void* buffer, std::size_t bytes) {
 
 SystemResult System::pread(int fd, void* buffer, std::size_t bytes, std::uint64_t offset) {
   return retry_on_eintr([=] { return ::pread(fd, buffer, bytes, static_cast<off_t>(offset)); });
+}
+
+SystemResult System::read_file(const char* path, std::string& text) {
+  constexpr std::size_t limit = std::size_t{16} << 20;
+  // A FIFO in its place must not hold anybody.
+  const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) return SystemResult{-1, errno};
+  text.clear();
+  char buffer[4096];
+  for (;;) {
+    const SystemResult got =
+        retry_on_eintr([&] { return ::read(file.get(), buffer, sizeof buffer); });
+    if (!got.ok()) return got;
+    if (got.bytes() == 0) return SystemResult{static_cast<std::int64_t>(text.size()), 0};
+    if (text.size() + got.bytes() > limit) return SystemResult{-1, EFBIG};
+    text.append(buffer, got.bytes());
+  }
 }
 
 SystemResult System::unlink(const char* path) { return result_of(::unlink(path)); }

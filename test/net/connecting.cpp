@@ -291,7 +291,7 @@ TEST_CASE("A lookup for which no thread can be started ends the connection") {
   std::unique_ptr<Connection> connection;
   {
     const NoThreads none_can_start;
-    connection = Connection::connect(loop, "localhost", 80);
+    connection = Connection::connect(loop, "host.test", 80);
   }
   Recorder record(*connection);
   loop.run();

@@ -78,7 +78,8 @@ TEST_CASE("A description is one line, whatever the name that was dialed") {
   EventLoop loop;
   const auto connection = Connection::connect(loop, "a\nb\0c\x1b"s, 80);
   CHECK(last_words(loop, *connection) ==
-        "connection to a?b?c?:80 DONE: resolve in CONNECTING: no host can have this name");
+        "connection to a?b?c?:80 DONE: resolve in CONNECTING: no host can have this name "
+        "(beyond ASCII, give the A-label)");
 }
 
 TEST_CASE("A peer without a name is said to have none") {

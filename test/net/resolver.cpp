@@ -2,6 +2,8 @@
 // What a resolver promises whatever its backend is.
 #include "pawl/net/resolver.hpp"
 
+#include <sys/socket.h>
+
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
@@ -14,9 +16,12 @@
 #include <vector>
 
 #include "net/resolving.hpp"
+#include "net/socket_address.hpp"
 #include "net/stream.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/core/observer.hpp"
+#include "pawl/core/unique_fd.hpp"
+#include "pawl/net/connection.hpp"
 #include "pawl/net/resolver_query_state.hpp"
 #include "support/no_threads.hpp"
 #include "support/sockets.hpp"
@@ -67,6 +72,13 @@ std::string look_up(Resolving& there, const std::string& name, std::uint16_t por
 const auto ignore = [](std::error_code, const std::vector<Endpoint>&) {};
 
 std::string message(Errc error) { return make_error_code(error).message(); }
+
+/// True exactly when this machine has an ::1.
+bool has_ipv6() {
+  const pawl::UniqueFd fd(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const pawl::SocketAddress address(Endpoint::loopback_ipv6(9));
+  return fd && ::connect(fd.get(), address.get(), address.bytes()) == 0;
+}
 
 /// Something that a callback captures, to see when that is freed.
 struct Captured {
@@ -168,13 +180,60 @@ TEST_CASE("What can't be a host's name fails before anyone is asked") {
   CHECK(there.questions() == 1);
 }
 
-TEST_CASE("Names may have underscores, digits and bytes beyond ASCII") {
+TEST_CASE("Names may have underscores and digits, and hyphens where they like") {
   KnownHosts hosts;
-  for (const char* name : {"_x._tcp.test", "9gag.test", "4.x", "x-1.test"}) {
+  for (const char* name : {"_x._tcp.test", "9gag.test", "4.x", "x-1.test", "xn--nxasmq6b.test",
+                           "a--b-.test", "-a.test", "0x7f.g", "1e3.0xg"}) {
     hosts[name] = {Kind::found, {"127.0.0.1"}};
   }
   Resolving there(any_backend(), hosts);
   for (const auto& host : hosts) CHECK(look_up(there, host.first + ".") == "127.0.0.1:80");
+}
+
+TEST_CASE("A name beyond ASCII is refused with a word that asks for its A-label") {
+  Resolving there(any_backend(), few);
+  for (const std::string name :
+       {"b\xc3\xbc"
+        "cher.test",
+        "b\xfc"
+        "cher.test",
+        "one\xe3\x80\x82test", "\xef\xbc\x91.test", "one.test\xc2\xa0", "one.test.\x80"}) {
+    CAPTURE(name);
+    CHECK_THAT(look_up(there, name), Catch::Contains("A-label"));
+    Found found;
+    there.resolver->resolve(name, 80, found.callback());
+    run_until(there.loop, [&] { return found.calls > 0; });
+    CHECK(found.error == Errc::bad_name);
+  }
+  CHECK(there.questions() == 0);
+}
+
+TEST_CASE("What is left of a URL or an address is no name") {
+  Resolving there(any_backend(), few);
+  for (const char* name : {"http://one.test/",
+                           "//one.test",
+                           "user@one.test",
+                           "[one.test]",
+                           "one.test?",
+                           "one.test#x",
+                           "one%20test",
+                           "1.2.3.4%lo",
+                           "one.test%lo",
+                           "[127.0.0.1]",
+                           "[::1%lo]",
+                           "[fe80::1%25lo]",
+                           "::1]",
+                           "127.0.0.1/8",
+                           "a|b",
+                           "{a}",
+                           "a^b",
+                           "<a>",
+                           "\"one.test\"",
+                           "`a`"}) {
+    CAPTURE(name);
+    CHECK(look_up(there, name) == message(Errc::bad_name));
+  }
+  CHECK(there.questions() == 0);
 }
 
 TEST_CASE("Lookups of the same name that are on their way share one question") {
@@ -522,10 +581,10 @@ TEST_CASE("A resolver's options that make no sense are refused by name") {
   if (pawl::available_resolver_backends().size() < 2) return;
   options.backend = "cares";
   CHECK(refusal().empty());
-  for (const char* server : {"unix:/tmp/x", "[fe80::1%lo]:53"}) {
-    options.servers = {Endpoint::parse(server)};
-    CHECK(refusal().find("Resolver: "s + server + " can't be a name server") == 0);
-  }
+  options.servers = {Endpoint::parse("unix:/tmp/x")};
+  CHECK(refusal().find("Resolver: unix:/tmp/x can't be a name server") == 0);
+  options.servers = {Endpoint::parse("[fe80::1%lo]:53")};
+  CHECK(refusal().empty());
 }
 
 TEST_CASE("A lookup that debug mode refuses, from a wrong thread, leaves nothing behind") {
@@ -561,32 +620,41 @@ TEST_CASE("An empty callback is a logic error, and nothing is asked") {
   CHECK(there.resolver->counters().queries == 0);
 }
 
-TEST_CASE("localhost is this machine") {
-  EventLoop loop;
-  ResolverOptions options;
-  options.backend = any_backend();
-  Resolver resolver(loop, options);
-  Found found;
-  resolver.resolve("localhost", 80, AddressFamily::ipv4, found.callback());
-  loop.run();
-  CHECK(found.text() == "127.0.0.1:80");
+TEST_CASE("localhost and the names below it are this machine, and nobody is asked") {
+  // They all lie.
+  KnownHosts hosts;
+  for (const char* name : {"localhost", "a.localhost", "b.localhost"}) {
+    hosts[name] = {Kind::found, {"127.6.6.6", "2001:db8::1"}};
+  }
+  Resolving there(any_backend(), hosts);
+  std::string both = "[::1]:80 127.0.0.1:80";
+  if (!has_ipv6()) both = "127.0.0.1:80 [::1]:80";
+  for (const char* name : {"localhost", "localhost.", "LocalHost", "LOCALHOST.", "a.localhost",
+                           "a.localhost.", "x.y.LOCALhost", "_a.localhost"}) {
+    CAPTURE(name);
+    CHECK(look_up(there, name) == both);
+    CHECK(look_up(there, name, 80, AddressFamily::ipv4) == "127.0.0.1:80");
+    CHECK(look_up(there, name, 80, AddressFamily::ipv6) == "[::1]:80");
+  }
+  CHECK(there.questions() == 0);
+  CHECK(there.server.questions.empty());
+  CHECK(there.resolver->counters().queries == 0);
+  for (const char* name : {"notlocalhost.", "localhost.test.", "localhost1.", "ocalhost."}) {
+    CHECK(look_up(there, name) == message(Errc::host_not_found));
+  }
 }
 
-TEST_CASE("Names of localhost are this machine also where nobody knows them") {
-  Resolving there(any_backend(), {});
-  const auto look_up = [&](const char* name, AddressFamily family) {
-    Found found;
-    there.resolver->resolve(name, 80, family, found.callback());
-    run_until(there.loop, [&] { return found.calls > 0; });
-    return found.text();
-  };
-  CHECK(look_up("a.localhost.", AddressFamily::any) == "[::1]:80 127.0.0.1:80");
-  CHECK(look_up("b.LocalHost.", AddressFamily::ipv4) == "127.0.0.1:80");
-  CHECK(look_up("b.localhost.", AddressFamily::ipv6) == "[::1]:80");
-  CHECK(look_up("notlocalhost.", AddressFamily::any) ==
-        make_error_code(pawl::Errc::host_not_found).message());
-  CHECK(look_up("localhost.test.", AddressFamily::any) ==
-        make_error_code(pawl::Errc::host_not_found).message());
+TEST_CASE("A dial of localhost asks nobody") {
+  KnownHosts hosts{{"a.localhost", {Kind::found, {"127.6.6.6"}}}};
+  KnowingSystem system(hosts);
+  EventLoop loop(options_on(system));
+  RawListener listener;
+  const auto connection =
+      pawl::Connection::connect(loop, "a.LOCALHOST.", listener.endpoint().port());
+  Recorder record(*connection);
+  run_until(loop, [&] { return !record.order.empty(); });
+  CHECK(record.order == "connected");
+  CHECK(system.questions() == 0);
 }
 
 TEST_CASE("A thousand lookups at once are all answered", "[threads]") {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -25,6 +26,10 @@ struct KnownHost {
   Kind kind = Kind::found;
   std::vector<std::string> addresses;
   int ttl = 10;
+  std::optional<Kind> ipv4{};  // what is said of one family alone, where it isn't `kind`
+  std::optional<Kind> ipv6{};
+
+  Kind of(bool is_ipv6) const { return (is_ipv6 ? ipv6 : ipv4).value_or(kind); }
 };
 
 using KnownHosts = std::map<std::string, KnownHost>;
@@ -38,7 +43,7 @@ void wait_for_resolver_threads();
 
 /// A system that knows these names, and a clock that can be put forward, and stopped, so that a
 /// busy machine changes nothing.
-class KnowingSystem final : public FaultySystem {
+class KnowingSystem : public FaultySystem {
  public:
   explicit KnowingSystem(const KnownHosts& hosts) : hosts_(hosts) {}
   /// Waits until no thread is in here any more, or about to be.
@@ -53,6 +58,10 @@ class KnowingSystem final : public FaultySystem {
   pawl::SystemResult getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                                  addrinfo** results) override;
   void freeaddrinfo(addrinfo* results) override;
+  /// Only the files that a test puts here are on this machine, which has no name.
+  pawl::SystemResult read_file(const char* path, std::string& text) override;
+  pawl::SystemResult host_name(std::string& name) override;
+  std::map<std::string, std::string> files;
   /// How often it was asked.
   int questions();
   /// The silent ones answer now.
@@ -61,6 +70,7 @@ class KnowingSystem final : public FaultySystem {
  private:
   pawl::SystemResult answer(const char* node, const char* service, const addrinfo* hints,
                             addrinfo** results);
+  void wait_for_end_of_silence();
   /// What was done in one thread before this is done for another one after it.
   void synchronize();
 

@@ -142,6 +142,11 @@ SystemResult FaultySystem::pread(int fd, void* buffer, std::size_t bytes, std::u
   return System::pread(fd, buffer, limited(bytes), offset);
 }
 
+SystemResult FaultySystem::read_file(const char* path, std::string& text) {
+  if (const int error = strike(Call::read_file)) return {-1, error};
+  return System::read_file(path, text);
+}
+
 SystemResult FaultySystem::pipe(int (&fds)[2]) {
   if (const int error = strike(Call::pipe)) return {-1, error};
   return System::pipe(fds);

@@ -34,6 +34,7 @@ enum class Call : std::uint8_t {
   read,
   write,
   pread,
+  read_file,
   pipe,
   eventfd,
   open_null,
@@ -86,6 +87,7 @@ class FaultySystem : public pawl::System {
   pawl::SystemResult read(int fd, void* buffer, std::size_t bytes) override;
   pawl::SystemResult write(int fd, const void* data, std::size_t bytes) override;
   pawl::SystemResult pread(int fd, void* buffer, std::size_t bytes, std::uint64_t offset) override;
+  pawl::SystemResult read_file(const char* path, std::string& text) override;
   pawl::SystemResult pipe(int (&fds)[2]) override;
   pawl::SystemResult eventfd() override;
   pawl::SystemResult open_null() override;

@@ -54,6 +54,8 @@ struct ConnectionOptions : SocketOptions {
   Endpoint bind;           ///< the source; nowhere: the kernel chooses, as it does for a port of 0
   bool fast_open = false;  ///< first bytes go with the SYN where kernel and peer can (RFC 7413)
   Duration attempt_delay = std::chrono::milliseconds(250);  ///< between two addresses, RFC 8305 §5
+  /// How long a name's IPv6 addresses are waited for when its IPv4 ones have come, RFC 8305 §3.
+  Duration resolution_delay = std::chrono::milliseconds(50);
 };
 
 /// One stream to one peer: an explicit state machine over a socket.

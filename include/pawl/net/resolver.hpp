@@ -32,16 +32,25 @@ struct ResolverOptions {
   /// which is read anew whenever the resolver was idle.
   std::vector<Endpoint> servers;
   Duration timeout = std::chrono::seconds(30);  ///< of a lookup; 0: as long as the backend takes
+  /// How long a lookup of both families waits for the other's addresses when one's have come. Then
+  /// it gives what there is. (A dial waits as `ConnectionOptions::resolution_delay` says.) 0: as
+  /// long as it takes.
+  Duration other_family_delay = std::chrono::seconds(1);
   /// For "cares": how long a server may be silent before the next one is tried, doubled when all
   /// were; 0: as resolv.conf(5) says, else 5 s. The kernel's clock counts it.
   Duration try_timeout{};
   int tries =
-      0;  ///< for "cares": how often each server is asked; 0: as resolv.conf(5) says, else 4
-  /// How long addresses are kept that came without a time to live: those of "system".
+      0;  ///< for "cares": how often each server is asked; 0: as resolv.conf(5) says, else 2
+  /// How long addresses are kept that came without a time to live: those of "system" and of the
+  /// hosts file.
   Duration cache_time = std::chrono::seconds(10);
-  Duration failure_cache_time = std::chrono::seconds(1);  ///< for what the name servers failed at
+  /// How long is kept what the name servers failed at; and, at most, one family's addresses when
+  /// they failed at, or kept silent about, the other's.
+  Duration failure_cache_time = std::chrono::seconds(1);
   std::size_t cache_entries = 256;  ///< the least recently used go first; 0: nothing is kept
-  std::size_t threads = 4;          ///< of "system", at most; they start when they are needed
+  /// Of "system", at most, for each of: both families, IPv4 alone, IPv6 alone. They start when they
+  /// are needed.
+  std::size_t threads = 4;
 };
 
 /// Totals of a resolver.
@@ -68,6 +77,10 @@ class PAWL_API Lookup {
   bool cancelled() const;
 
  private:
+  friend class Dialer;
+  /// Looks at what has come. True exactly when it has an answer, or a part of it, to be told.
+  bool look() const;
+
   std::shared_ptr<LookupState> state_;
 };
 
@@ -80,8 +93,8 @@ class PAWL_API Lookup {
 /// Threads:  the loop's. The loop must outlive it.
 /// Calls:    each lookup's callback exactly once, from the loop, never from inside `resolve`.
 /// Promises: addresses come in the order of RFC 6724, none twice. "localhost" and the names below
-///           it are the loopback addresses where neither the hosts file nor a name server says
-///           otherwise (RFC 6761 §6.3). Lookups of the same name (case
+///           it are the loopback addresses, whatever the hosts file says: neither it nor anyone
+///           else is asked (RFC 6761 §6.3). Lookups of the same name (case
 ///           doesn't matter) and family that are on their way share one question; answers are kept
 ///           as long as the name servers say (a week at most, RFC 8767 §4). A pending lookup keeps
 ///           `run()` going; an idle resolver doesn't, and has no descriptor open.
@@ -110,8 +123,9 @@ class PAWL_API Resolver {
 
   /// Looks `host` up. A numeric address ("127.0.0.1", "fe80::1%eth0", and what inet_aton(3) takes)
   /// is its own answer. Names fail before anyone is asked that are empty or over 253 bytes, have an
-  /// empty label or one over 63 bytes (RFC 1035 §2.3.4), a control byte, a space or a backslash, or
-  /// look like an address and are none. An empty callback is a `std::logic_error`.
+  /// empty label or one over 63 bytes (RFC 1035 §2.3.4), a byte beyond ASCII (give the A-label,
+  /// "xn--…": RFC 5891), a control byte, a space or one of "#%/<>?@[\]^`{|}, or look like an
+  /// address and are none. An empty callback is a `std::logic_error`.
   Lookup resolve(std::string_view host, std::uint16_t port, Done done, Place place = Place::here());
   Lookup resolve(std::string_view host, std::uint16_t port, AddressFamily family, Done done,
                  Place place = Place::here());
@@ -128,9 +142,20 @@ class PAWL_API Resolver {
   std::size_t cached() const;
 
  private:
+  friend class Dialer;
   friend class Lookup;
   friend struct LookupState;
   struct Parts;
+  /// As `Done`, and whether that is all.
+  using InParts =
+      Function<void(std::error_code error, const std::vector<Endpoint>& endpoints, bool is_all)>;
+
+  /// As `resolve`. `done` may be called twice: with the addresses of one family, when the other's
+  /// haven't come `patience` after an A's, and with all.
+  Lookup resolve_in_parts(std::string_view host, std::uint16_t port, AddressFamily family,
+                          Duration patience, InParts done, Place place);
+  Lookup begin(const std::shared_ptr<LookupState>& lookup, std::string_view host,
+               AddressFamily family);
 
   std::unique_ptr<Parts> parts_;
 };

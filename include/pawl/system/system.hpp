@@ -115,6 +115,8 @@ class PAWL_API System {
   virtual SystemResult getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                                    addrinfo** results);
   virtual void freeaddrinfo(addrinfo* results);
+  /// Gives this machine's name, as gethostname(2).
+  virtual SystemResult host_name(std::string& name);
 
   // Descriptors of any kind
   virtual SystemResult close(int fd);
@@ -134,6 +136,9 @@ class PAWL_API System {
 
   // Files
   virtual SystemResult pread(int fd, void* buffer, std::size_t bytes, std::uint64_t offset);
+  /// Reads the whole of a small file, such as those in /etc; waits for the disk. EFBIG: more than
+  /// 16 MiB. `text` is valid when there is no error.
+  virtual SystemResult read_file(const char* path, std::string& text);
   virtual SystemResult unlink(const char* path);
   /// Which socket stands at `path`, to tell it from another one there. ENOTSOCK: it is no socket.
   virtual SystemResult socket_inode(const char* path);
