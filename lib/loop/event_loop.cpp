@@ -152,7 +152,7 @@ std::optional<TimePoint> EventLoop::next_deadline() const {
   const bool is_ready_now = parts_->selector->flush();
   const std::optional<Duration> limit = parts_->wait_limit(std::nullopt);
   if (is_ready_now || (limit && *limit == Duration::zero())) return parts_->system.now();
-  return parts_->timers.next_deadline();
+  return parts_->next_deadline();
 }
 
 Selector& EventLoop::selector() { return *parts_->selector; }

@@ -78,6 +78,7 @@ LoopParts::~LoopParts() {
   threads.reset();
   signals.clear();
   orphans.clear();
+  polled_children.clear();
   watches.clear();
   ready.clear();
   timers.clear_due();
@@ -116,6 +117,7 @@ void LoopParts::pass(std::optional<Duration> limit) {
     had_letters = true;
   }
   watches.dispatch(ready_fds);
+  if (!polled_children.empty()) polled_children.look(pass_time, runner);
   run_signals();
   if (timers.has_due()) run_timers();
   if (next_letter < letters.size()) run_letters();
@@ -154,10 +156,16 @@ std::error_code LoopParts::select(std::optional<Duration> limit) {
 std::optional<Duration> LoopParts::wait_limit(std::optional<Duration> limit) const {
   const bool has_work = !ready.empty() || next_letter < letters.size() || !pass_end.empty();
   if (has_work) return Duration::zero();
-  const std::optional<TimePoint> deadline = timers.next_deadline();
+  const std::optional<TimePoint> deadline = next_deadline();
   if (!deadline || (limit && *limit <= Duration::zero())) return limit;
   const Duration until = std::max(*deadline - system.now(), Duration::zero());
   return limit ? std::min(*limit, until) : until;
+}
+
+std::optional<TimePoint> LoopParts::next_deadline() const {
+  const std::optional<TimePoint> deadline = timers.next_deadline();
+  if (__builtin_expect(polled_children.empty(), true)) return deadline;
+  return std::min(deadline.value_or(TimePoint::max()), polled_children.next_look());
 }
 
 void LoopParts::run_signals() {
@@ -211,7 +219,7 @@ void LoopParts::run_ready() {
 bool LoopParts::is_alive() const {
   return !ready.empty() || next_letter < letters.size() || !timers.empty() ||
          watches.live_count() > 0 || signals.size() > 0 || jobs.size() > 0 ||
-         mailbox->has_letters();
+         mailbox->has_letters() || polled_children.is_alive();
 }
 
 std::string LoopParts::why_alive() {
@@ -228,18 +236,10 @@ std::string LoopParts::why_alive() {
   });
   const bool has_letters = next_letter < letters.size() || mailbox->has_letters();
   if (has_letters) text += "call_soon_threadsafe callbacks\n";
-  text += watches.describe_live(now) + signals.describe_live() + jobs.describe_live(now);
+  text += watches.describe_live(now) + signals.describe_live() + jobs.describe_live(now) +
+          polled_children.describe_live();
   for (auto& describe : describers) text += describe(now);
   return text;
-}
-
-void LoopParts::adopt_orphan(std::unique_ptr<ChildReaper> orphan) {
-  ChildReaper* reaper = orphan.get();
-  orphans.push_back(std::move(orphan));
-  reaper->orphan([this, reaper](const ChildStatus&) {
-    orphans.erase(std::find_if(orphans.begin(), orphans.end(),
-                               [=](const auto& kept) { return kept.get() == reaper; }));
-  });
 }
 
 void LoopParts::on_ready(Interest) { mailbox->drain_wake_fd(); }

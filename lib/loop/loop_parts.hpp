@@ -11,11 +11,11 @@
 
 #include "loop/callback_pool.hpp"
 #include "loop/callback_runner.hpp"
-#include "loop/child_reaper.hpp"
 #include "loop/job_list.hpp"
 #include "loop/loop_services.hpp"
 #include "loop/pass_end_list.hpp"
 #include "loop/ready_queue.hpp"
+#include "loop/reaper_list.hpp"
 #include "loop/reporter.hpp"
 #include "loop/scratch.hpp"
 #include "loop/signal_watches.hpp"
@@ -53,6 +53,7 @@ struct LoopParts final : IoHandler {
   bool is_alive() const;
   std::string why_alive();
   std::optional<Duration> wait_limit(std::optional<Duration> limit) const;
+  std::optional<TimePoint> next_deadline() const;
   /// A callback for the next pass, without the callback. The pool and the queue must have room.
   CallbackSlot* add_soon(Place place, bool dies_as_nothing) {
     CallbackSlot* slot = pool.take_unfilled(CallbackKind::soon, place, dies_as_nothing);
@@ -71,9 +72,6 @@ struct LoopParts final : IoHandler {
     return CallbackPool::ticket<TimerHandle>(slot);
   }
   void rearm(CallbackSlot* slot);
-
-  /// Reaps a child that nobody waits for any more.
-  void adopt_orphan(std::unique_ptr<ChildReaper> orphan);
 
   /// The mailbox's descriptor is readable.
   void on_ready(Interest events) override;
@@ -109,7 +107,8 @@ struct LoopParts final : IoHandler {
   SockTable socks;
   std::unique_ptr<ThreadPool> threads;  // made with the first job
   JobList jobs;
-  std::vector<std::unique_ptr<ChildReaper>> orphans;
+  ReaperList orphans;          // children that nobody waits for any more
+  ReaperList polled_children;  // those without a process descriptor, orphans or not
   std::vector<Function<std::string(TimePoint)>> describers;  // higher floors' lines of why_alive()
   Scratch scratch;
   PassEndList pass_end;

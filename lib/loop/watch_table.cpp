@@ -117,6 +117,13 @@ bool WatchTable::remove_handler(int fd) {
   return true;
 }
 
+void WatchTable::let_loop_end(int fd) {
+  Watch* watch = find(fd);
+  if (watch == nullptr || !watch->keeps_alive) return;
+  watch->keeps_alive = false;
+  --live_count_;
+}
+
 WatchTable::Watch* WatchTable::current(const Ready& ready) {
   Watch& watch = at(ready.key.fd);
   return token(watch) == ready.key.data ? &watch : nullptr;  // one that isn't used has none

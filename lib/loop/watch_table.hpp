@@ -34,6 +34,8 @@ class WatchTable {
                               Place place, TimePoint now);
   std::error_code modify_handler(int fd, Interest interest);
   bool remove_handler(int fd);
+  /// A handler goes on, and no longer keeps the loop alive.
+  void let_loop_end(int fd);
 
   /// Calls whoever is registered for each of `ready`, if it still is.
   void dispatch(const std::vector<Ready>& ready);

@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "loop/children.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "support/faulty_system.hpp"
 
@@ -28,12 +29,6 @@ using pawl::Stdio;
 
 namespace {
 
-ChildProcessOptions shell(std::string script) {
-  ChildProcessOptions options;
-  options.arguments = {"sh", "-c", std::move(script)};
-  return options;
-}
-
 /// Appends what `pipe` gives to `text` until its end.
 void collect(EventLoop& loop, pawl::UniqueFd& pipe, std::string& text) {
   const auto read_more = [&loop, &pipe, &text] {
@@ -45,15 +40,6 @@ void collect(EventLoop& loop, pawl::UniqueFd& pipe, std::string& text) {
   REQUIRE_FALSE(loop.add_reader(pipe.get(), read_more));
 }
 
-ChildExit run(EventLoop& loop, ChildProcessOptions options) {
-  std::optional<ChildExit> end;
-  ChildProcess child(loop, std::move(options),
-                     [&](ChildProcess&, const ChildExit& exit) { end = exit; });
-  loop.run();
-  REQUIRE(end);
-  return *end;
-}
-
 std::string output_of(EventLoop& loop, ChildProcessOptions options) {
   options.standard_output = Stdio::pipe;
   std::string text;
@@ -62,8 +48,6 @@ std::string output_of(EventLoop& loop, ChildProcessOptions options) {
   loop.run();
   return text;
 }
-
-bool is_gone(int pid) { return ::kill(pid, 0) < 0 && errno == ESRCH; }
 
 }  // namespace
 
@@ -193,13 +177,82 @@ TEST_CASE("A program that can't be run is an error of the constructor, with its 
   } catch (const std::system_error& error) {
     CHECK(error.code() == std::errc::no_such_file_or_directory);
     CHECK(std::string(error.what()).find("/nowhere/at-all") != std::string::npos);
+    CHECK(std::string(error.what()).find("directory \"") == std::string::npos);
   }
   CHECK_THROWS_AS(ChildProcess(loop, ChildProcessOptions{}, nullptr), std::system_error);
   CHECK(loop.why_alive().empty());
 }
 
+TEST_CASE("A directory that can't be entered is blamed, and not the program") {
+  EventLoop loop;
+  ChildProcessOptions options;
+  options.arguments = {"true"};
+  for (const auto& [directory, reason] :
+       {std::pair{"/nowhere/at-all", std::errc::no_such_file_or_directory},
+        std::pair{"/etc/passwd", std::errc::not_a_directory}}) {
+    options.directory = directory;
+    try {
+      const ChildProcess child(loop, options, nullptr);
+      FAIL("it was run");
+    } catch (const std::system_error& error) {
+      CHECK(error.code() == reason);
+      const std::string wanted = "directory \"" + options.directory + "\"";
+      CHECK(std::string(error.what()).find(wanted) != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("A NUL in a word for a child is refused, and nothing is cut there") {
+  EventLoop loop;
+  const std::string cut("a\0b", 3);
+  const auto is_refused = [&](const ChildProcessOptions& options, const std::string& word) {
+    try {
+      const ChildProcess child(loop, options, nullptr);
+      return false;
+    } catch (const std::system_error& error) {
+      const std::string text = error.what();
+      return error.code() == std::errc::invalid_argument && text.find(word) != std::string::npos;
+    }
+  };
+  ChildProcessOptions options = shell("exit 0");
+  options.arguments.push_back(cut);
+  CHECK(is_refused(options, "a NUL in an argument"));
+  options = shell("exit 0");
+  options.environment = {{"A=" + cut}};
+  CHECK(is_refused(options, "a NUL in the environment"));
+  options = shell("exit 0");
+  options.directory = "/" + std::string(1, '\0');
+  CHECK(is_refused(options, "a NUL in the directory's name"));
+}
+
+TEST_CASE("A timeout with a signal that is none is refused") {
+  EventLoop loop;
+  for (const int signal : {0, -1, 65}) {
+    ChildProcessOptions options = shell("exit 0");
+    options.timeout_signal = signal;
+    CHECK(run(loop, options).ok());
+    options.timeout = 1h;
+    CHECK_THROWS_AS(ChildProcess(loop, options, nullptr), std::system_error);
+  }
+  CHECK(loop.why_alive().empty());
+}
+
+TEST_CASE("A child begins without this process's ignored and blocked signals") {
+  struct sigaction ignored {};
+  struct sigaction before {};
+  ignored.sa_handler = SIG_IGN;
+  ::sigaction(SIGPIPE, &ignored, &before);
+  EventLoop loop;
+  const std::string masks = output_of(loop, shell("grep -c '^SigBlk:.0*$' /proc/self/status"));
+  const ChildExit end = run(loop, shell("kill -PIPE $$; exit 0"));
+  ::sigaction(SIGPIPE, &before, nullptr);
+  CHECK(masks == "1\n");
+  CHECK(end.signal == SIGPIPE);
+}
+
 TEST_CASE("A child without descriptors to spare is an error and leaks none") {
-  for (const Call call : {Call::pipe, Call::spawn, Call::open_null}) {
+  for (const Call call :
+       {Call::pipe, Call::spawn, Call::open_null, Call::open_directory, Call::set_non_blocking}) {
     FaultySystem system;
     LoopOptions loop_options;
     loop_options.system = &system;
@@ -208,6 +261,7 @@ TEST_CASE("A child without descriptors to spare is an error and leaks none") {
     ChildProcessOptions options = shell("exit 0");
     options.standard_input = Stdio::pipe;
     options.standard_output = Stdio::null;
+    options.directory = "/";
     CHECK_THROWS_AS(ChildProcess(loop, options, nullptr), std::system_error);
   }
 }

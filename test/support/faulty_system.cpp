@@ -152,6 +152,21 @@ SystemResult FaultySystem::pipe(int (&fds)[2]) {
   return System::pipe(fds);
 }
 
+SystemResult FaultySystem::set_non_blocking(int fd, bool is_non_blocking) {
+  if (const int error = strike(Call::set_non_blocking)) return {-1, error};
+  return System::set_non_blocking(fd, is_non_blocking);
+}
+
+SystemResult FaultySystem::set_close_on_exec(int fd) {
+  if (const int error = strike(Call::set_close_on_exec)) return {-1, error};
+  return System::set_close_on_exec(fd);
+}
+
+SystemResult FaultySystem::is_non_blocking(int fd) {
+  if (const int error = strike(Call::is_non_blocking)) return {-1, error};
+  return System::is_non_blocking(fd);
+}
+
 SystemResult FaultySystem::eventfd() {
   if (const int error = strike(Call::eventfd)) return {-1, error};
   return System::eventfd();
@@ -160,6 +175,26 @@ SystemResult FaultySystem::eventfd() {
 SystemResult FaultySystem::open_null() {
   if (const int error = strike(Call::open_null)) return {-1, error};
   return System::open_null();
+}
+
+SystemResult FaultySystem::inode(int fd) {
+  if (const int error = strike(Call::inode)) return {-1, error};
+  return System::inode(fd);
+}
+
+SystemResult FaultySystem::unlink(const char* path) {
+  if (const int error = strike(Call::unlink)) return {-1, error};
+  return System::unlink(path);
+}
+
+SystemResult FaultySystem::socket_inode(const char* path) {
+  if (const int error = strike(Call::socket_inode)) return {-1, error};
+  return System::socket_inode(path);
+}
+
+SystemResult FaultySystem::open_directory(const char* path) {
+  if (const int error = strike(Call::open_directory)) return {-1, error};
+  return System::open_directory(path);
 }
 
 SystemResult FaultySystem::spawn(const pawl::SpawnRequest& request) {

@@ -36,14 +36,22 @@ enum class Call : std::uint8_t {
   pread,
   read_file,
   pipe,
+  set_non_blocking,
+  set_close_on_exec,
+  is_non_blocking,
   eventfd,
   open_null,
+  inode,
+  unlink,
+  socket_inode,
+  open_directory,
   spawn,
   pidfd_open,
   wait_child,
   kill,
+  number_of_calls  ///< no call: the last one, wherever others come in
 };
-constexpr std::size_t call_count = static_cast<std::size_t>(Call::kill) + 1;
+constexpr std::size_t call_count = static_cast<std::size_t>(Call::number_of_calls);
 
 /// The kernel, with a table of faults in front of it. It counts calls too.
 class FaultySystem : public pawl::System {
@@ -89,8 +97,15 @@ class FaultySystem : public pawl::System {
   pawl::SystemResult pread(int fd, void* buffer, std::size_t bytes, std::uint64_t offset) override;
   pawl::SystemResult read_file(const char* path, std::string& text) override;
   pawl::SystemResult pipe(int (&fds)[2]) override;
+  pawl::SystemResult set_non_blocking(int fd, bool is_non_blocking) override;
+  pawl::SystemResult set_close_on_exec(int fd) override;
+  pawl::SystemResult is_non_blocking(int fd) override;
   pawl::SystemResult eventfd() override;
   pawl::SystemResult open_null() override;
+  pawl::SystemResult inode(int fd) override;
+  pawl::SystemResult unlink(const char* path) override;
+  pawl::SystemResult socket_inode(const char* path) override;
+  pawl::SystemResult open_directory(const char* path) override;
   pawl::SystemResult spawn(const pawl::SpawnRequest& request) override;
   pawl::SystemResult pidfd_open(int pid) override;
   pawl::SystemResult wait_child(int pid, pawl::ChildStatus& status) override;

@@ -2,12 +2,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <csignal>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@
 #include "support/forked.hpp"
 #include "support/interrupter.hpp"
 #include "support/sockets.hpp"
+#include "support/temporary_directory.hpp"
 
 using pawl::ChildStatus;
 using pawl::SpawnRequest;
@@ -120,9 +123,10 @@ TEST_CASE("A child without an environment of its own inherits this one") {
 
 TEST_CASE("A child starts in the directory that it was given, or in this one") {
   SpawnRequest request = program({"/bin/pwd"});
-  request.directory = "/usr/bin";
+  const UniqueFd directory(kernel().open_directory("/usr/bin").fd());
+  request.directory_fd = directory.get();
   CHECK(output_of(request) == "/usr/bin\n");
-  request.directory.clear();
+  request.directory_fd = -1;
   char here[4096];
   REQUIRE(::getcwd(here, sizeof here) != nullptr);
   CHECK(output_of(request) == std::string(here) + "\n");
@@ -239,13 +243,74 @@ TEST_CASE("A program that can't be run is an error of spawn, and no child is lef
   CHECK(kernel().spawn(program({"/etc/passwd"})).error == EACCES);
   CHECK(kernel().spawn(program({"/"})).error == EACCES);
   SpawnRequest request = program({"true"});
-  request.directory = "/nowhere";
-  CHECK(kernel().spawn(request).error == ENOENT);
-  request.directory.clear();
+  request.directory_fd = 1'000'000'000;
+  CHECK(kernel().spawn(request).error == EBADF);
+  request.directory_fd = -1;
   request.stdin_fd = 1'000'000'000;
   CHECK(kernel().spawn(request).error == EBADF);
   CHECK(::waitpid(-1, nullptr, WNOHANG) == -1);
   CHECK(errno == ECHILD);
+}
+
+TEST_CASE("A program is looked up in the PATH of the environment that the child gets") {
+  const TemporaryDirectory folder;
+  const std::string path = folder.file("pawl-test-program");
+  {
+    std::ofstream file(path);
+    file << "#!/bin/sh\necho \"found $1\"\n";
+  }
+  const std::string own = path.substr(0, path.rfind('/'));
+  SpawnRequest request = program({"pawl-test-program", "word"});
+  const auto with = [&](const std::string& value) {
+    request.environment = std::vector<std::string>{"A=1", "PATH=" + value};
+    return output_of(request);
+  };
+  CHECK(with("/nowhere:" + own + ":/bin") == "spawn: Permission denied");
+  REQUIRE(::chmod(path.c_str(), 0755) == 0);
+  CHECK(with("/nowhere:/etc/passwd:" + own + ":/bin") == "found word\n");
+  CHECK(with("/usr/bin:/bin") == "spawn: No such file or directory");
+  CHECK(with("") == "spawn: No such file or directory");
+
+  // A relative folder is the child's.
+  const UniqueFd directory(kernel().open_directory(own.c_str()).fd());
+  request.directory_fd = directory.get();
+  CHECK(with("") == "found word\n");
+  CHECK(with("/bin:.") == "found word\n");
+
+  // This process's PATH counts where the child inherits it, and only there.
+  const ScopedVariable variable("PATH", (own + ":/bin:/usr/bin").c_str());
+  request.environment.reset();
+  CHECK(output_of(request) == "found word\n");
+  request.environment = std::vector<std::string>{"A=1"};
+  CHECK(output_of(request) == "spawn: No such file or directory");
+  request.arguments[0] = "true";
+  CHECK(output_of(request).empty());
+}
+
+TEST_CASE("A NUL in a word for a child is an error of spawn, and nothing is cut there") {
+  const std::string cut("a\0b", 3);
+  CHECK(kernel().spawn(program({"echo", cut})).error == EINVAL);
+  CHECK(kernel().spawn(program({std::string("true\0", 5)})).error == EINVAL);
+  SpawnRequest request = program({"true"});
+  request.environment = std::vector<std::string>{"A=" + cut};
+  CHECK(kernel().spawn(request).error == EINVAL);
+}
+
+TEST_CASE("A directory that can't be entered is an error of open_directory") {
+  CHECK(kernel().open_directory("/nowhere").error == ENOENT);
+  CHECK(kernel().open_directory("/etc/passwd").error == ENOTDIR);
+  CHECK(kernel().open_directory("").error == ENOENT);
+  const TemporaryDirectory folder;
+  const std::string closed = folder.file("closed");
+  REQUIRE(::mkdir(closed.c_str(), 0600) == 0);
+  // Only others than root are kept out.
+  const int error = exit_code_of_fork([&] {
+    if (::geteuid() == 0 && ::chmod(folder.file("").c_str(), 0711) != 0) return 1;
+    if (::geteuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) return 2;
+    return kernel().open_directory(closed.c_str()).error;
+  });
+  CHECK(error == EACCES);
+  ::rmdir(closed.c_str());
 }
 
 TEST_CASE("wait_child tells whether a child still runs, and never waits") {

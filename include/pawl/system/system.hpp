@@ -38,9 +38,10 @@ struct SystemResult {
 
 /// How a child process is to be started. Descriptors of -1 are inherited from this process.
 struct SpawnRequest {
-  std::vector<std::string> arguments;                   ///< [0] is the program, looked up in PATH
+  /// [0] is the program; without a slash it is looked up in the PATH of the child's environment.
+  std::vector<std::string> arguments;
   std::optional<std::vector<std::string>> environment;  ///< "NAME=value"; none: inherited
-  std::string directory;                                ///< empty: this process's
+  int directory_fd = -1;                                ///< of `open_directory`
   int stdin_fd = -1;
   int stdout_fd = -1;
   int stderr_fd = -1;
@@ -103,7 +104,8 @@ class PAWL_API System {
   /// The value is how many bytes have come and weren't read (FIONREAD).
   virtual SystemResult unread_bytes(int fd);
   /// The value is how much of what was sent hasn't arrived (SIOCOUTQ): bytes that the peer of a TCP
-  /// socket hasn't acknowledged, a FIN being one; memory that the peer of a Unix socket hasn't read.
+  /// socket hasn't acknowledged, a FIN being one; memory that the peer of a Unix socket hasn't
+  /// read.
   virtual SystemResult unacknowledged_bytes(int fd);
   /// The value is how much of that hasn't even left (SIOCOUTQNSD); TCP alone knows.
   virtual SystemResult untransmitted_bytes(int fd);
@@ -145,7 +147,10 @@ class PAWL_API System {
 
   // Processes and signals
   virtual SystemResult process_id();
-  /// The value is the process id. The error of a program that can't be run is reported here.
+  /// Opens a directory for a child to start in. One that can't be entered is an error here already.
+  virtual SystemResult open_directory(const char* path);
+  /// The value is the process id. The error of a program that can't be run is reported here. The
+  /// child begins with no signal blocked or ignored. EINVAL: no program, or a NUL in a word.
   virtual SystemResult spawn(const SpawnRequest& request);
   virtual SystemResult pidfd_open(int pid);
   /// Reaps `pid` if it has ended; never waits.
