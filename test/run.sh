@@ -13,7 +13,7 @@ usage: sh test/run.sh [--again] [quick | full | STEP... | SUITE...]
   quick   g++ only: the suites on epoll, and the checks that take no time
   STEP    these steps of full: style headers gcc readme asan out_of_memory without_libev tsan install
   SUITE   these suites on every selector: core system selector loop net async examples
-          peers network (network: a namespace of its own, as root, on epoll and poll)
+          peers failing_calls network (network: a namespace of its own, as root, on epoll and poll)
 
 What is missing is installed, or told with the line that installs it; what not
 everything needs is skipped then. A step of `full` that was green isn't repeated
@@ -204,7 +204,7 @@ run_listed_suite() { # LINE [CATCH ARGUMENT...]
 all_steps='style headers gcc readme asan out_of_memory without_libev tsan install'
 floor_suites='core system selector loop net async'
 program_suites='examples peers network'
-all_suites="$floor_suites $program_suites"
+all_suites="$floor_suites $program_suites failing_calls"
 all_selectors='select poll epoll libev'
 
 # The sanitizers' shadow memory collides with what some kernels draw for addresses.

@@ -8,6 +8,7 @@ using pawl::SystemResult;
 int FaultySystem::strike(Call call) {
   Entry& row = entry(call);
   ++row.count;
+  ++total_;
   Fault& fault = row.fault;
   if (fault.times == 0) return 0;
   if (fault.skip > 0) {

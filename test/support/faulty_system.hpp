@@ -69,6 +69,9 @@ class FaultySystem : public pawl::System {
   /// How often `call` was made, failed ones included.
   int count(Call call) const { return table_[static_cast<std::size_t>(call)].count; }
 
+  /// How often any of them was made.
+  int total() const { return total_; }
+
   pawl::SystemResult random(void* buffer, std::size_t bytes) override;
   pawl::SystemResult socket(int family, int type, int protocol) override;
   pawl::SystemResult socketpair(int family, int type, int protocol, int (&fds)[2]) override;
@@ -128,5 +131,6 @@ class FaultySystem : public pawl::System {
   std::size_t limited(std::size_t bytes) const;
 
   std::array<Entry, call_count> table_{};
+  int total_ = 0;
   std::size_t chunk_limit_ = std::numeric_limits<std::size_t>::max();
 };
