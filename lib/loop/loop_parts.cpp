@@ -107,7 +107,8 @@ bool LoopParts::run_once(std::optional<Duration> timeout) {
 
 void LoopParts::pass(std::optional<Duration> limit) {
   poll(limit);
-  // All three before any callback: what one of them posts waits for the next pass.
+  // All of them before any callback: what one of them posts waits for the next pass.
+  deferred.begin_batch();
   ready.begin_batch(options.ready_budget);
   timers.collect(pass_time, options.timer_budget);
   if (next_letter == letters.size() && mailbox->has_letters()) {
@@ -122,6 +123,7 @@ void LoopParts::pass(std::optional<Duration> limit) {
   if (timers.has_due()) run_timers();
   if (next_letter < letters.size()) run_letters();
   if (ready.has_batch()) run_ready();
+  if (!deferred.empty()) run_deferred();
 }
 
 void LoopParts::poll(std::optional<Duration> limit) {
@@ -154,7 +156,8 @@ std::error_code LoopParts::select(std::optional<Duration> limit) {
 }
 
 std::optional<Duration> LoopParts::wait_limit(std::optional<Duration> limit) const {
-  const bool has_work = !ready.empty() || next_letter < letters.size() || !pass_end.empty();
+  const bool has_work = !ready.empty() || next_letter < letters.size() || !pass_end.empty() ||
+                        !deferred.empty();
   if (has_work) return Duration::zero();
   const std::optional<TimePoint> deadline = next_deadline();
   if (!deadline || (limit && *limit <= Duration::zero())) return limit;
@@ -212,12 +215,18 @@ void LoopParts::run_letters() {
   }
 }
 
+void LoopParts::run_deferred() {
+  deferred.run([this](auto call) {
+    runner.guard(call, [] { return std::string("a callback that was put off by a pass"); });
+  });
+}
+
 void LoopParts::run_ready() {
   while (CallbackSlot* slot = ready.take()) runner.run_once(slot);
 }
 
 bool LoopParts::is_alive() const {
-  return !ready.empty() || next_letter < letters.size() || !timers.empty() ||
+  return !ready.empty() || next_letter < letters.size() || !timers.empty() || !deferred.empty() ||
          watches.live_count() > 0 || signals.size() > 0 || jobs.size() > 0 ||
          mailbox->has_letters() || polled_children.is_alive();
 }
@@ -236,6 +245,7 @@ std::string LoopParts::why_alive() {
   });
   const bool has_letters = next_letter < letters.size() || mailbox->has_letters();
   if (has_letters) text += "call_soon_threadsafe callbacks\n";
+  if (!deferred.empty()) text += "callbacks that were put off by a pass\n";
   text += watches.describe_live(now) + signals.describe_live() + jobs.describe_live(now) +
           polled_children.describe_live();
   for (auto& describe : describers) text += describe(now);

@@ -11,6 +11,7 @@
 
 #include "loop/callback_pool.hpp"
 #include "loop/callback_runner.hpp"
+#include "loop/deferred_list.hpp"
 #include "loop/job_list.hpp"
 #include "loop/loop_services.hpp"
 #include "loop/pass_end_list.hpp"
@@ -46,6 +47,7 @@ struct LoopParts final : IoHandler {
   void run_signals();
   void run_timers();
   void run_letters();
+  void run_deferred();
   void run_ready();
 
   void run(bool forever, TimePoint end);
@@ -112,6 +114,7 @@ struct LoopParts final : IoHandler {
   std::vector<Function<std::string(TimePoint)>> describers;  // higher floors' lines of why_alive()
   Scratch scratch;
   PassEndList pass_end;
+  DeferredList deferred;
   LoopServices services;
 
   TimePoint pass_time;

@@ -52,14 +52,16 @@ class Scratch {
 
   /// An empty buffer for output; one that was used before when there is one.
   std::string take_buffer() {
+    if (buffers_.capacity() == 0) buffers_.reserve(kept_buffers);
     if (buffers_.empty()) return {};
     std::string buffer = std::move(buffers_.back());
     buffers_.pop_back();
     return buffer;
   }
 
-  void give_back(std::string&& buffer) {
-    if (buffers_.size() >= kept_buffers || buffer.capacity() > kept_bytes) return;
+  /// For ends, which want no memory.
+  void give_back(std::string&& buffer) noexcept {
+    if (buffers_.size() >= buffers_.capacity() || buffer.capacity() > kept_bytes) return;
     buffer.clear();
     buffers_.push_back(std::move(buffer));
   }

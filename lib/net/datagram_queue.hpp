@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "loop/scratch.hpp"
+#include "net/packet_info.hpp"
 #include "pawl/net/endpoint.hpp"
 #include "pawl/system/system.hpp"
 
@@ -25,8 +26,16 @@ class DatagramQueue {
   /// Bytes and overhead of all.
   std::size_t cost() const { return bytes_ + size() * overhead; }
 
-  /// `is_to_peer`: it goes to whom the socket is connected to, which is `destination`.
-  void push(std::string_view bytes, const Endpoint& destination, bool is_to_peer, Scratch& scratch);
+  /// `is_to_peer`: it goes to whom the socket is connected to, which is `destination`. Throws
+  /// `std::bad_alloc`, and then nothing has changed.
+  void push(std::string_view bytes, const Endpoint& destination, bool is_to_peer,
+            Scratch& scratch) {
+    prepare(scratch);
+    add(buffer_.size(), bytes, destination, is_to_peer, false);
+  }
+  /// The same, for one that is to come from `source`.
+  void push_from(const PacketSource& source, std::string_view bytes, const Endpoint& destination,
+                 Scratch& scratch);
   /// Those that were to go to the connected peer go to the same one by address: there will be
   /// another.
   void address_all();
@@ -46,8 +55,13 @@ class DatagramQueue {
     std::size_t offset;  // in all bytes that ever were queued
     std::size_t length;
     bool is_to_peer;
+    bool has_source;  // which lies before its bytes
+    std::size_t begin() const { return has_source ? offset - sizeof(PacketSource) : offset; }
   };
 
+  void prepare(Scratch& scratch);
+  void add(std::size_t before, std::string_view bytes, const Endpoint& destination, bool is_to_peer,
+           bool has_source);
   void forget_sent_ones();
 
   std::vector<Entry> entries_;

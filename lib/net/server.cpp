@@ -146,7 +146,7 @@ void Server::take(UniqueFd socket, const Endpoint& peer) {
   Endpoint its_peer = peer;
   connections_.push_back(nullptr);  // first what may fail, then what it is for
   try {
-    if (is_closing_) closing_ = loop_.call_soon([this] { close_all(); }, place_);
+    if (is_closing_) closing_ = loop_.call_soon([this] { close_newcomers(); }, place_);
     if (is_limited(peer)) ++per_peer_[address_of(peer)];
   } catch (...) {
     connections_.pop_back();
@@ -238,6 +238,22 @@ void Server::close(Duration grace) {
 
 void Server::close_all() {
   for (const auto& connection : connections_) connection->close();
+}
+
+/// Those that were accepted while it was closing had a pass to send something in.
+void Server::close_newcomers() {
+  const std::weak_ptr<void> life = life_;
+  // From the back: one that goes is replaced by the last.
+  for (std::size_t i = connections_.size(); !life.expired() && i > 0; --i) {
+    if (i > connections_.size()) continue;
+    Connection& connection = *connections_[i - 1];
+    if (connection.is_closing() || connection.state() == ConnectionState::done) continue;
+    const std::size_t before = connections_.size();
+    // A selector may tell of a part of the ready ones in one pass.
+    if (connection.wants_input()) connection.on_ready(Interest::read);
+    const bool is_there = !life.expired() && connections_.size() == before;
+    if (is_there) connections_[i - 1]->close();
+  }
 }
 
 void Server::end_all() {

@@ -111,7 +111,6 @@ TEST_CASE("What the kernel refuses fails alone, with its destination") {
   FaultySystem system;
   EventLoop loop(options_on(system));
   const auto [error, text] = GENERATE(std::make_pair(EPERM, "Operation not permitted"),
-                                      std::make_pair(ENOBUFS, "No buffer space available"),
                                       std::make_pair(EMSGSIZE, "Message too long"),
                                       std::make_pair(EINVAL, "Invalid argument"),
                                       std::make_pair(ENETUNREACH, "Network is unreachable"));
@@ -132,6 +131,60 @@ TEST_CASE("What the kernel refuses fails alone, with its destination") {
   CHECK(socket.datagrams_lost() == 1);
   CHECK(socket.datagrams_sent() == 4);
   CHECK(socket.state() == DatagramState::open);
+}
+
+TEST_CASE("While the kernel has no room for a datagram the socket waits, and says so once") {
+  const int error = GENERATE(ENOBUFS, ENOMEM);
+  FaultyClock system;
+  EventLoop loop(options_on(system));
+  RawDatagrams peer;
+  DatagramSocket socket(loop, Endpoint::loopback(0));
+  DatagramRecorder record(socket);
+  for (int episode = 1; episode <= 2; ++episode) {
+    const int before = system.count(Call::sendmmsg);
+    system.fail(Call::sendmmsg, error, FaultySystem::forever);
+    for (const std::string& each : numbers(5)) socket.send_to(each, peer.endpoint());
+    passes(loop, 1000);
+    CHECK(system.count(Call::sendmmsg) == before + 1);
+    for (int tries = 2; tries <= 5; ++tries) {
+      system.advance(50ms);
+      passes(loop);
+      CHECK(system.count(Call::sendmmsg) == before + tries);
+    }
+    socket.send_to("5", peer.endpoint());  // waits behind the others
+    passes(loop, 100);
+    CHECK(system.count(Call::sendmmsg) == before + 5);
+    CHECK(socket.unsent_datagrams() == 6);
+    system.heal(Call::sendmmsg);
+    system.advance(50ms);
+    spin_until(loop, [&] { return record.drained == episode; });
+    CHECK(peer.receive_all() == numbers(6));
+    CHECK(record.codes.size() == std::size_t(episode));
+    CHECK(record.codes.back() == pawl::system_error_code(error));
+    CHECK_THAT(record.errors.back(),
+               Catch::StartsWith("send of 1 bytes to " + peer.endpoint().to_string() +
+                                 ", again in a while: "));
+  }
+  CHECK(record.lost == 0);
+  CHECK(socket.datagrams_lost() == 0);
+}
+
+TEST_CASE("A socket that closes while the kernel has no room gives up after its close timeout") {
+  FaultyClock system;
+  EventLoop loop(options_on(system));
+  RawDatagrams peer;
+  DatagramSocket socket(loop, Endpoint::loopback(0));
+  DatagramRecorder record(socket);
+  system.fail(Call::sendmmsg, ENOBUFS, FaultySystem::forever);
+  socket.send_to("hello", peer.endpoint());
+  passes(loop);
+  socket.close();
+  const bool heals = GENERATE(false, true);
+  if (heals) system.heal(Call::sendmmsg);
+  system.advance(heals ? 50ms : 1s);
+  spin_until(loop, [&] { return record.closed == 1; });
+  CHECK(peer.receive_all().size() == (heals ? 1 : 0));
+  CHECK(record.error == (heals ? std::error_code() : make_error_code(pawl::Errc::unsent_data)));
 }
 
 TEST_CASE(

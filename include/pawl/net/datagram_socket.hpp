@@ -26,7 +26,8 @@ class EventLoop;
 class ReceiveBatch;
 class UnixSocketFile;
 
-/// What a datagram socket is made with. A size or a hop limit of 0 stays as the kernel has it.
+/// What a datagram socket is made with. A size or a hop limit of 0 stays as the kernel has it. At
+/// [::] hop limits, type of service and what concerns multicast hold for IPv4's datagrams too.
 struct DatagramOptions {
   Endpoint peer;                          ///< whom to connect to from the start; nowhere: nobody
   std::size_t datagram_bytes = 65'535;    ///< longer ones come cut, and say so
@@ -44,6 +45,8 @@ struct DatagramOptions {
   bool multicast_loop = true;       ///< this machine's own members get what is sent to a group
   std::string multicast_interface;  ///< "eth0": where what is sent to a group leaves
   int type_of_service = 0;          ///< DSCP and ECN (IP_TOS, IPV6_TCLASS)
+  bool multicast_all = false;       ///< hears groups that others on this machine have joined too
+  bool tells_destination = false;   ///< `Datagram::to` is set (IP_PKTINFO)
 };
 
 /// One datagram that came. Valid until the callback returns.
@@ -51,14 +54,18 @@ struct Datagram {
   std::string_view bytes;  ///< may be empty
   const Endpoint& from;    ///< nowhere for a Unix socket without a name
   std::size_t length;      ///< of what was sent, in bytes; more than there are here if truncated
+  /// Which address of ours, or which group, it was sent to, with our port. Nowhere unless
+  /// `DatagramOptions::tells_destination`. An answer comes from there with
+  /// `send_to(bytes, datagram.from, datagram.to)`, unless it is a group or a broadcast.
+  const Endpoint& to;
   bool is_truncated() const { return length > bytes.size(); }
 };
 
 /// What went wrong without ending the socket.
 struct DatagramError {
   std::error_code error;
-  const Endpoint& peer;  ///< where the lost datagram was to go, or who is connected
-  std::size_t length;    ///< of the lost datagram, in bytes
+  const Endpoint& peer;  ///< where the datagram was to go, or who is connected
+  std::size_t length;    ///< of the datagram that was lost or has to wait, in bytes; else 0
   bool is_lost;          ///< true exactly when a datagram of ours wasn't sent
   /// "send of 5 bytes to 127.0.0.1:80: Message too long", "receive from …: Connection refused"
   PAWL_API std::string to_string() const;
@@ -76,7 +83,9 @@ struct DatagramError {
 /// Promises: what is sent in one callback leaves together when it returns, or with the end of the
 ///           pass (sendmmsg), in order. Nothing is dropped untold on this side: a datagram that was
 ///           accepted is with the kernel or comes back through `on_error`, unless the socket was
-///           aborted. No socket keeps the loop for more than one batch a pass.
+///           aborted. While the kernel has no room for what is sent (ENOBUFS, ENOMEM) the socket
+///           waits 50 ms between two tries, and tells it once by `on_error`. No socket keeps the
+///           loop for more than one batch a pass.
 /// Fails:    the constructor throws `std::system_error`, which names operation and endpoint. What
 ///           the network or the kernel has against one datagram fails that datagram alone, and an
 ///           ICMP error on a connected socket is an event: the socket lives on.
@@ -108,12 +117,22 @@ class PAWL_API DatagramSocket final : private IoHandler {
   /// `on_error`. A Unix receiver whose queue is full takes no datagram from a socket that isn't
   /// connected to it: `std::errc::resource_unavailable_try_again`.
   std::error_code send_to(std::string_view bytes, const Endpoint& destination);
+  /// The same, from `source`, an address of this machine, whose port doesn't count: so that a
+  /// server at 0.0.0.0 or [::] answers from the address that was asked. Nowhere: from the one that
+  /// the kernel chooses. `std::errc::address_family_not_supported` for a source of another family,
+  /// `std::errc::invalid_argument` for a group; one that isn't this machine's comes through
+  /// `on_error`.
+  std::error_code send_to(std::string_view bytes, const Endpoint& destination,
+                          const Endpoint& source);
   /// The same, to the connected peer.
   std::error_code send(std::string_view bytes);
 
-  /// From now on only `peer` is heard, and `send` goes there. What was queued still goes where it
-  /// was to go. Nowhere ends that, and the local endpoint stays as it is. The kernel's error at
-  /// once.
+  /// From now on only `peer` is heard, and `send` goes there: what others had sent before, and
+  /// nobody has got yet, is dropped. What was queued still goes where it was to go. When the socket
+  /// isn't bound to a certain address the kernel chooses the one that suits the peer, each time
+  /// anew. Nowhere ends all that: the local endpoint is as it was bound again, with the same port.
+  /// (A port that the kernel chose is given up and taken again in that moment; somebody else may
+  /// have it then: `std::errc::address_in_use`.) The kernel's error at once; the old peer stays.
   std::error_code connect(const Endpoint& peer);
 
   /// Receives what is sent to `group`, on an interface by name ("eth0"); on the one that the kernel
@@ -121,6 +140,12 @@ class PAWL_API DatagramSocket final : private IoHandler {
   /// `std::errc::no_such_device`, `std::errc::address_in_use` (joined already) and the kernel's.
   std::error_code join_group(const Endpoint& group, std::string_view interface = {});
   std::error_code leave_group(const Endpoint& group, std::string_view interface = {});
+  /// The same for what `source` sends to the group, and nobody else (RFC 3678, RFC 4607); several
+  /// sources can be joined. Their ports don't count.
+  std::error_code join_source_group(const Endpoint& group, const Endpoint& source,
+                                    std::string_view interface = {});
+  std::error_code leave_source_group(const Endpoint& group, const Endpoint& source,
+                                     std::string_view interface = {});
 
   /// No `on_datagram` until `resume_reading`; the kernel keeps what its buffer has room for.
   void pause_reading();
@@ -170,8 +195,10 @@ class PAWL_API DatagramSocket final : private IoHandler {
   struct Held {
     std::string bytes;
     Endpoint from;
+    Endpoint to;
     std::size_t length;
   };
+  struct Kept;
   /// An error that is still to be told.
   struct Failure {
     std::error_code error;
@@ -189,9 +216,24 @@ class PAWL_API DatagramSocket final : private IoHandler {
   template <typename Value>
   void set_option(int level, int name, const Value& value, const char* operation);
   [[noreturn]] void throw_error(int error, const char* operation) const;
+  template <typename Value>
+  void set_option_of_both(int ipv6_name, int ipv4_name, const Value& value, const char* operation);
+  const Endpoint& known_endpoint() const;
+  bool takes_ipv4_too() const;
+  void enlist();
+  void resign();
   std::error_code change_membership(int name, const Endpoint& group, std::string_view interface);
+  std::error_code change_source(int name, const Endpoint& group, const Endpoint& source,
+                                std::string_view interface);
+
+  // Whom it is connected to
   std::error_code disconnect();
-  void learn_local_endpoint();
+  std::error_code dissolve();
+  std::error_code associate(const Endpoint& peer);
+  bool suits(const Endpoint& destination) const;
+  bool is_bound_to_any() const;
+  void tell_error_of_old_peer();
+  std::error_code learn_local_endpoint();
 
   // What the loop calls
   void on_ready(Interest events) override;
@@ -205,7 +247,7 @@ class PAWL_API DatagramSocket final : private IoHandler {
   bool call(Function<void(DatagramSocket&, Arguments...)>& member, Arguments... arguments);
   template <typename Callback>
   void set(Callback& member, Callback&& callback);
-  void defer();
+  void defer() noexcept;
   bool has_news() const;
   bool tell_failures();
   bool deliver_held();
@@ -214,16 +256,25 @@ class PAWL_API DatagramSocket final : private IoHandler {
   // Input
   void receive();
   void on_receive_error(int error);
-  bool deliver(std::string_view bytes, const Endpoint& from, std::size_t length);
+  bool deliver(std::string_view bytes, const Endpoint& from, const Endpoint& to,
+               std::size_t length);
+  bool deliver_from(const ReceiveBatch& batch, std::size_t index, std::size_t& next);
+  Endpoint destination_of(const ReceiveBatch& batch, std::size_t index) const;
+  bool has_held() const;
+  void drop_held();
+  void pause_receiving();
   bool is_taking() const;
   bool wants_input() const;
 
   // Output
   std::error_code refusal(std::size_t bytes, const Endpoint& destination) const;
-  std::error_code enqueue(std::string_view bytes, const Endpoint& destination, bool is_to_peer);
-  void request_flush();
+  std::error_code refusal_of_source(const Endpoint& source) const;
+  std::error_code enqueue(std::string_view bytes, const Endpoint& destination,
+                          const Endpoint& source, bool is_to_peer);
+  void request_flush() noexcept;
   void flush(bool is_writable);
   bool go_on_after(int error, bool is_stuck, int& suspected);
+  void pause_sending(int error);
   void count_sent(std::size_t datagrams);
   void fail_first(int error);
   void tell_later(int error, const Endpoint& peer, std::size_t length, bool is_lost);
@@ -231,6 +282,7 @@ class PAWL_API DatagramSocket final : private IoHandler {
   // State
   void step(DatagramEvent event);
   void end(DatagramEvent event, std::error_code error, const char* operation);
+  void on_close_timeout();
   void close_socket();
   void update_interest();
 
@@ -243,19 +295,25 @@ class PAWL_API DatagramSocket final : private IoHandler {
   DatagramState ended_in_ = DatagramState::open;  // where it stood when it ended
   bool is_paused_ = false;         // true exactly between pause_reading() and resume_reading()
   bool is_out_of_memory_ = false;  // true exactly while memory_retry_ is pending
+  bool is_send_paused_ = false;    // true exactly while send_retry_ is pending
+  bool is_pause_told_ = false;     // true exactly from the first pause to the next datagram sent
+  bool is_mixed_ = false;          // true exactly while others' datagrams may still lie before
+                                   // those of the peer
   bool is_drain_due_ = false;      // true exactly from send() until on_drained is on its way
   bool needs_flush_ = false;       // true exactly from send() until the kernel is asked
   bool is_drained_ = false;        // true exactly while on_drained waits for the loop
-  bool is_deferred_ = false;       // true exactly while deferred_ waits for the loop
   bool is_close_told_ = false;     // true exactly after on_closed
   std::error_code error_;
   const char* ended_by_ = "";
   Frame* frame_ = nullptr;
   std::unique_ptr<DatagramQueue> queue_;
-  std::size_t unsent_bytes_ = 0;      // when DONE
-  std::size_t unsent_datagrams_ = 0;  // when DONE
-  std::uint32_t flush_position_ = 0;  // in the loop's list of what to do before polling; 0: none
+  std::size_t unsent_bytes_ = 0;         // when DONE
+  std::size_t unsent_datagrams_ = 0;     // when DONE
+  std::uint32_t flush_position_ = 0;     // in the loop's list of what to do before polling; 0: none
+  std::uint32_t deferred_position_ = 0;  // in its list of what to tell in the next pass; 0: none
+  std::uint32_t connects_ = 0;           // how often the peer has changed
   std::vector<Held> held_;
+  std::unique_ptr<Kept> kept_;  // what comes after those
   std::vector<Failure> failures_;
   std::uint64_t datagrams_received_ = 0;
   std::uint64_t bytes_received_ = 0;
@@ -263,11 +321,14 @@ class PAWL_API DatagramSocket final : private IoHandler {
   std::uint64_t bytes_sent_ = 0;
   std::uint64_t datagrams_lost_ = 0;
   Endpoint local_;
+  Endpoint bound_;  // where it was bound to, with the port that it got; for IP
   Endpoint peer_;
+  Endpoint nowhere_;
+  Endpoint peer_name_;  // the same as the kernel has it: IPv4 mapped on IPv6, 0.0.0.0 resolved
   std::unique_ptr<UnixSocketFile> file_;  // of a Unix path
-  ScopedHandle deferred_;
   ScopedHandle close_timer_;
   ScopedHandle memory_retry_;
+  ScopedHandle send_retry_;
   Function<void(DatagramSocket&, const Datagram&)> on_datagram_;
   Function<void(DatagramSocket&, const DatagramError&)> on_error_;
   Function<void(DatagramSocket&)> on_drained_;

@@ -103,6 +103,7 @@ class PAWL_API Server {
   static Address address_of(const Endpoint& peer);
   void update_listening();
   void close_all();
+  void close_newcomers();
   void end_all();
   void on_change();
 
