@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Traps: epoll forgets a descriptor that is closed without a word, so they are looked after; user
-// code may start the next operation on the same descriptor, cancel any, or throw.
+// code may start the next operation on the same descriptor, cancel any, or throw; after a part has
+// been sent, nothing may fail any more but the operation itself.
 #include "loop/sock_table.hpp"
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include "loop/loop_parts.hpp"
@@ -55,11 +57,12 @@ class SockTable::Watch final : public IoHandler {
   const std::int64_t inode_;
 };
 
-/// An operation on its way to its callback. If that never comes, because the loop goes, the
-/// callback is destroyed.
+/// An operation on its way to its first try, or to its callback. If that never comes, because the
+/// loop goes, the callback is destroyed.
 class SockTable::Delivery {
  public:
-  explicit Delivery(std::shared_ptr<SockOperation> operation) : operation_(std::move(operation)) {}
+  Delivery(SockTable& table, std::shared_ptr<SockOperation> operation)
+      : table_(table), operation_(std::move(operation)) {}
   Delivery(Delivery&&) noexcept = default;
   Delivery& operator=(Delivery&&) = delete;
   ~Delivery() {
@@ -67,11 +70,19 @@ class SockTable::Delivery {
     operation_->phase = SockOperation::Phase::told;
     operation_->drop();
   }
-  void operator()() { tell(*operation_); }
+  void operator()() {
+    if (operation_->phase == SockOperation::Phase::over) return tell(*operation_);
+    table_.begin(operation_);
+  }
 
  private:
+  SockTable& table_;
   std::shared_ptr<SockOperation> operation_;
 };
+
+ScopedHandle SockTable::make_delivery(const std::shared_ptr<SockOperation>& operation) {
+  return operation->loop().call_soon(Delivery(*this, operation), operation->place());
+}
 
 SockTable::Watch* SockTable::find(int fd) {
   const auto index = static_cast<std::size_t>(fd);
@@ -99,10 +110,27 @@ std::error_code SockTable::refusal(SockOperation& operation) {
 
 void SockTable::start(const std::shared_ptr<SockOperation>& operation) {
   if (is_closed_) return operation->drop();
-  if (const std::error_code error = refusal(*operation)) return tell_later(operation, error);
-  if (operation->side() == Interest::write && operation->attempt()) {
-    return tell_later(operation, {});
+  ScopedHandle delivery = make_delivery(operation);  // first: nothing has happened if it fails
+  std::error_code error = refusal(*operation);
+  operation->soon = std::move(delivery);
+  if (error) return finish(*operation, error);
+  const bool is_writer = operation->side() == Interest::write;
+  if (is_writer && try_once(*operation)) return finish(*operation, {});
+  try {
+    enter(operation);
+    if (is_writer) error = wait(*operation);
+  } catch (const std::bad_alloc&) {
+    error = system_error_code(ENOMEM);
   }
+  if (error) {
+    leave(*operation);
+    return finish(*operation, error);
+  }
+  if (is_writer) operation->soon.cancel();
+}
+
+/// Takes its descriptor.
+void SockTable::enter(const std::shared_ptr<SockOperation>& operation) {
   const auto index = static_cast<std::size_t>(operation->fd());
   if (index >= watches_.size()) watches_.resize(std::max(index + 1, 2 * watches_.size()));
   std::shared_ptr<Watch>& watch = watches_[index];
@@ -111,34 +139,46 @@ void SockTable::start(const std::shared_ptr<SockOperation>& operation) {
     ++count_;
   }
   watch->side(operation->side()) = operation;
-  if (operation->side() == Interest::write) return wait(operation);
-  operation->soon =
-      operation->loop().call_soon([this, operation] { begin(operation); }, operation->place());
+  watch_for_closed_ones(operation->loop(), operation->place());
+}
+
+/// True exactly when it is over.
+bool SockTable::try_once(SockOperation& operation) {
+  try {
+    return operation.attempt();
+  } catch (const std::bad_alloc&) {
+    operation.set_error(system_error_code(ENOMEM));
+    return true;
+  }
 }
 
 /// The first try of one that reads.
 void SockTable::begin(const std::shared_ptr<SockOperation>& operation) {
-  if (!operation->attempt()) return wait(operation);
+  if (!try_once(*operation)) {
+    std::error_code error;
+    try {
+      error = wait(*operation);
+    } catch (const std::bad_alloc&) {
+      error = system_error_code(ENOMEM);
+    }
+    if (!error) return;
+    operation->set_error(error);
+  }
   leave(*operation);
   tell(*operation);
 }
 
-void SockTable::wait(const std::shared_ptr<SockOperation>& operation) {
-  Watch& watch = *find(operation->fd());
-  const Interest wanted = watch.interest | operation->side();
-  std::error_code error;
-  if (watch.is_registered) {
-    error = watch.loop.modify_handler(watch.fd, wanted);
-  } else {
-    error = watch.loop.add_handler(watch.fd, wanted, watch, operation->place());
-  }
-  if (error) {
-    leave(*operation);
-    return tell_later(operation, error);
-  }
+/// Has the loop watch for it.
+std::error_code SockTable::wait(SockOperation& operation) {
+  Watch& watch = *find(operation.fd());
+  const Interest wanted = watch.interest | operation.side();
+  const std::error_code error =
+      watch.is_registered ? watch.loop.modify_handler(watch.fd, wanted)
+                          : watch.loop.add_handler(watch.fd, wanted, watch, operation.place());
+  if (error) return error;
   watch.is_registered = true;
   watch.interest = wanted;
-  watch_for_closed_ones(watch.loop, operation->place());
+  return {};
 }
 
 void SockTable::on_ready(Watch& ready, Interest events) {
@@ -148,7 +188,7 @@ void SockTable::on_ready(Watch& ready, Interest events) {
   for (const Interest side : {Interest::read, Interest::write}) {
     const std::shared_ptr<SockOperation> operation = watch->side(side);
     const bool is_due = has(events, side) && has(watch->interest, side) && operation != nullptr;
-    if (!is_due || !operation->attempt()) continue;
+    if (!is_due || !try_once(*operation)) continue;
     leave(*operation);
     tell(*operation);
     if (find(watch->fd) != watch.get()) return;  // whoever waits there now wasn't meant
@@ -183,11 +223,11 @@ void SockTable::tell(SockOperation& operation) {
   operation.tell();
 }
 
-/// No error: it has one of its own, or none.
-void SockTable::tell_later(const std::shared_ptr<SockOperation>& operation, std::error_code error) {
-  if (error) operation->set_error(error);
-  operation->phase = SockOperation::Phase::over;
-  operation->soon = operation->loop().call_soon(Delivery(operation), operation->place());
+/// It is over, and is told so by the delivery that is on its way. No error: it has one of its own,
+/// or none.
+void SockTable::finish(SockOperation& operation, std::error_code error) {
+  if (error) operation.set_error(error);
+  operation.phase = SockOperation::Phase::over;
 }
 
 void SockTable::cancel(SockOperation& operation) {
@@ -219,27 +259,29 @@ void SockTable::clear() {
 
 void SockTable::watch_for_closed_ones(EventLoop& loop, Place place) {
   if (is_checking_) return;
+  check_ = loop.call_every(
+      between_checks, [this] { fail_closed_ones(); }, place);
   is_checking_ = true;
-  check_ = loop.call_later(
-      between_checks, [this, &loop] { fail_closed_ones(loop); }, place);
 }
 
-void SockTable::fail_closed_ones(EventLoop& loop) {
-  is_checking_ = false;
+void SockTable::fail_closed_ones() {
   for (std::size_t fd = 0; fd < watches_.size(); ++fd) {
     Watch* watch = watches_[fd].get();
     if (watch != nullptr && !watch->is_current()) fail_all(*watch, system_error_code(EBADF));
   }
-  if (count_ > 0) watch_for_closed_ones(loop, Place::here());
 }
 
 void SockTable::fail_all(Watch& watch, std::error_code error) {
-  for (const std::shared_ptr<SockOperation>& operation :
-       {std::shared_ptr<SockOperation>(watch.reader),
-        std::shared_ptr<SockOperation>(watch.writer)}) {
-    if (operation == nullptr) continue;
-    leave(*operation);
-    tell_later(operation, error);
+  const std::shared_ptr<SockOperation> operations[] = {watch.reader, watch.writer};
+  ScopedHandle deliveries[2];
+  for (std::size_t i = 0; i < 2; ++i) {  // first: it may fail
+    if (operations[i] != nullptr) deliveries[i] = make_delivery(operations[i]);
+  }
+  for (std::size_t i = 0; i < 2; ++i) {
+    if (operations[i] == nullptr) continue;
+    operations[i]->soon = std::move(deliveries[i]);  // while it isn't over: or the old one drops it
+    leave(*operations[i]);
+    finish(*operations[i], error);
   }
 }
 

@@ -30,17 +30,20 @@ class SockTable {
   class Delivery;
 
   std::error_code refusal(SockOperation& operation);
+  ScopedHandle make_delivery(const std::shared_ptr<SockOperation>& operation);
+  void enter(const std::shared_ptr<SockOperation>& operation);
   void begin(const std::shared_ptr<SockOperation>& operation);
-  void wait(const std::shared_ptr<SockOperation>& operation);
+  std::error_code wait(SockOperation& operation);
   void on_ready(Watch& watch, Interest events);
   void leave(SockOperation& operation);
   void settle(Watch& watch);
   void fail_all(Watch& watch, std::error_code error);
   void watch_for_closed_ones(EventLoop& loop, Place place);
-  void fail_closed_ones(EventLoop& loop);
+  void fail_closed_ones();
   Watch* find(int fd);
+  static bool try_once(SockOperation& operation);
   static void tell(SockOperation& operation);
-  static void tell_later(const std::shared_ptr<SockOperation>& operation, std::error_code error);
+  static void finish(SockOperation& operation, std::error_code error);
 
   std::vector<std::shared_ptr<Watch>> watches_;  // by fd; shared with the call that may remove it
   std::size_t count_ = 0;                        // of those that there are

@@ -33,7 +33,12 @@ std::error_code WatchTable::start(int fd, Interest interest, Place place, TimePo
   const std::uint32_t generation = ++next_generation_;
   const auto data = reinterpret_cast<void*>(static_cast<std::uintptr_t>(generation));
   if (const std::error_code error = selector_.add(fd, interest, data)) return error;
-  grow();
+  try {
+    grow();
+  } catch (...) {
+    selector_.remove(fd);
+    throw;
+  }
   Watch& watch = at(fd);
   watch = Watch{};
   watch.generation = generation;

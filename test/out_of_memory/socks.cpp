@@ -65,6 +65,7 @@ TEST_CASE("sock_recv and sock_sendall complete once, whichever allocation fails"
       trial.attempt([&] { drain(pair.theirs.get()); });
       return ended == (is_sending ? 1 : 0);
     });
+    drain(pair.ours.get());  // the byte from above, when nobody waited for it
     SockHandle cancelled;
     trial.attempt([&] {
       cancelled = pawl::sock_recv(loop, pair.ours.get(), 100,
@@ -73,7 +74,10 @@ TEST_CASE("sock_recv and sock_sendall complete once, whichever allocation fails"
     trial.attempt([&] { loop.run_once(0s); });
     trial.must([&] { cancelled.cancel(); });
     trial.run_dry();
-    CHECK(ended == (is_sending ? 1 : 0));
+    // The one that was cancelled may have ended for want of memory before.
+    const int sent_ones = is_sending ? 1 : 0;
+    CHECK(ended >= sent_ones);
+    CHECK(ended <= sent_ones + (trial.has_failed() ? 1 : 0));
   });
 }
 
