@@ -65,9 +65,16 @@ class Room {
     std::string name;  // empty until the first line
   };
 
+  /// Fit for the others' terminals, which obey control characters.
+  static std::string printable(std::string_view line) {
+    std::string text(line);
+    for (char& c : text) c = (c >= 0 && c < ' ') || c == '\x7f' ? '?' : c;
+    return text;
+  }
+
   void introduce(Guest& guest, std::string_view line) {
     if (line.empty()) return guest.connection.write("your name?\n");
-    guest.name = line.substr(0, 20);
+    guest.name = printable(line.substr(0, 20));
     tell_others(guest, "* " + guest.name + " is here\n");
     std::string others;
     for (const Guest& each : guests_) {
@@ -77,7 +84,7 @@ class Room {
   }
 
   void say(Guest& guest, std::string_view line) {
-    tell_others(guest, guest.name + ": " + std::string(line) + "\n");
+    tell_others(guest, guest.name + ": " + printable(line) + "\n");
   }
 
   void tell_others(const Guest& from, const std::string& text) {
@@ -113,9 +120,7 @@ int run(Options& words) {
   pawl::Server server(
       loop, pawl::Endpoint::loopback(port),
       [&](pawl::Connection& connection) { room.enter(connection); }, options);
-  on_interrupt(loop, [&](int) { server.close(std::chrono::seconds(1)); });
-  std::printf("listening on %s\n", server.local_endpoint().to_string().c_str());
-  loop.run();
+  run_until_interrupt(loop, server);
   return 0;
 }
 

@@ -138,7 +138,7 @@ class Terminal {
     connection.on_closed([this](pawl::Connection& self, std::error_code error) {
       self.loop().remove_reader(STDIN_FILENO);
       forget_interrupt(self.loop());
-      if (error) problem_ = problem_of(self, error);
+      if (error && problem_.empty()) problem_ = problem_of(self, error);
       if (!error && !has_input_ended_) problem_ = "the server ended the connection";
     });
     listen();
@@ -167,7 +167,9 @@ class Terminal {
     }
     has_input_ended_ = true;
     loop.remove_reader(STDIN_FILENO);
-    connection_.shutdown();
+    if (result.ok()) return connection_.shutdown();
+    problem_ = "standard input: " + result.code().message();
+    connection_.abort();  // the server mustn't take a part for the whole
   }
 
   pawl::Connection& connection_;

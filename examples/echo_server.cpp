@@ -63,9 +63,7 @@ int run(Options& words) {
                         echo(connection);
                         if (is_verbose) announce(connection);
                       });
-  on_interrupt(loop, [&](int) { server.close(std::chrono::seconds(1)); });
-  std::printf("listening on %s\n", server.local_endpoint().to_string().c_str());
-  loop.run();
+  run_until_interrupt(loop, server);
   return 0;
 }
 

@@ -145,6 +145,7 @@ class HttpResponseReader {
 
   static constexpr std::size_t longest_line = 16 * 1024;
   static constexpr std::size_t longest_headers = 64 * 1024;
+  static constexpr int most_interims = 16;  // replies of 1xx
 
   void step(ResponseEvent event) { machine_.step(event, observer_, this, label_); }
 
@@ -238,6 +239,7 @@ class HttpResponseReader {
   /// Where the body ends: RFC 9112 §6.3.
   void on_headers_end() {
     if (status_ < 200) {
+      if (++interims_ > most_interims) return refuse("interim replies without an end");
       headers_.clear();
       return step(ResponseEvent::interim);
     }
@@ -325,6 +327,7 @@ class HttpResponseReader {
   std::string label_;
   std::string line_;  // what has come of the current one
   std::size_t header_bytes_ = 0;
+  int interims_ = 0;
   int status_ = 0;
   std::vector<Header> headers_;
   std::optional<std::uint64_t> body_length_;

@@ -27,7 +27,8 @@
 namespace {
 
 constexpr const char* help =
-    R"(usage: http_server [--port N] [--host ADDRESS] [--next SECONDS] [--verbose]
+    R"(usage: http_server [--port N] [--host ADDRESS] [--next SECONDS]
+                   [--patience SECONDS] [--verbose]
 
 Answers GET and HEAD; the path / lists what there is. The first line that it
 prints says where it is:
@@ -39,6 +40,8 @@ code 0.
   --host ADDRESS     default 127.0.0.1
   --next SECONDS     what /next answers: the delay before the next request,
                      default 1
+  --patience SECONDS for the head of a request, from its first byte on, however
+                     slowly it comes; default 10
   --verbose          a line for each request)";
 
 constexpr const char* index_page =
@@ -54,6 +57,7 @@ constexpr const char* index_page =
 
 struct Settings {
   std::string next = "1";
+  pawl::Duration patience = std::chrono::seconds(10);
   bool is_verbose = false;
 };
 
@@ -78,6 +82,8 @@ const char* phrase(int status) {
     case 400: return "Bad Request";
     case 404: return "Not Found";
     case 405: return "Method Not Allowed";
+    case 408: return "Request Timeout";
+    case 414: return "URI Too Long";
     case 431: return "Request Header Fields Too Large";
     case 505: return "HTTP Version Not Supported";
     default: return "-";
@@ -205,7 +211,11 @@ class Session {
 
   void on_data(std::string_view bytes) {
     input_ += bytes;
+    const std::uint64_t requests = requests_;
     go_on();
+    // The idle timeout won't end a client that sends a byte now and then.
+    const bool has_begun = !input_.empty() || requests == requests_;
+    if (state() == SessionState::reading && has_begun && !is_head_timed_) time_head();
   }
 
   void on_drained() {
@@ -221,6 +231,7 @@ class Session {
 
   void on_closed() {
     timer_.cancel();
+    head_timer_.cancel();
     step(SessionEvent::last);
   }
 
@@ -249,6 +260,14 @@ class Session {
     if (connection_.is_reading_paused()) connection_.resume_reading();
   }
 
+  void time_head() {
+    is_head_timed_ = true;
+    head_timer_ = connection_.loop().call_later(settings_.patience, [this] {
+      answer(request::refused(408, "the head of a request takes too long"));
+      go_on();
+    });
+  }
+
   bool read_request() {
     std::string_view rest = std::string_view(input_).substr(taken_);
     const std::optional<HttpRequest> request = request::take(rest);
@@ -258,7 +277,15 @@ class Session {
       if (has_client_ended_) finish();
       return false;
     }
-    choose_answer(*request);
+    return answer(*request);
+  }
+
+  /// False when it has to wait for its time.
+  bool answer(const HttpRequest& request) {
+    ++requests_;
+    is_head_timed_ = false;
+    head_timer_.cancel();
+    choose_answer(request);
     if (answer_.delay <= pawl::Duration::zero()) {
       step(SessionEvent::request);
       begin_answer();
@@ -355,6 +382,9 @@ class Session {
   Answer answer_;
   std::uint64_t sent_ = 0;  // of the pattern
   pawl::ScopedHandle timer_;
+  std::uint64_t requests_ = 0;  // that were taken
+  bool is_head_timed_ = false;  // true exactly while head_timer_ is to come
+  pawl::ScopedHandle head_timer_;
 };
 
 void serve(pawl::Connection& connection, const Settings& settings) {
@@ -371,6 +401,7 @@ int run(Options& words) {
   const std::string host = words.text("--host").value_or("127.0.0.1");
   Settings settings;
   settings.is_verbose = words.flag("--verbose");
+  settings.patience = words.seconds("--patience", settings.patience);
   if (const std::optional<std::string> next = words.text("--next")) {
     if (!parse_seconds(*next)) throw std::invalid_argument("--next is a number of seconds");
     settings.next = *next;
@@ -387,9 +418,7 @@ int run(Options& words) {
   pawl::Server server(
       loop, pawl::Endpoint::from_address(host, port),
       [&](pawl::Connection& connection) { serve(connection, settings); }, options);
-  on_interrupt(loop, [&](int) { server.close(std::chrono::seconds(1)); });
-  std::printf("listening on http://%s\n", server.local_endpoint().to_string().c_str());
-  loop.run();
+  run_until_interrupt(loop, server, "http://");
   return 0;
 }
 

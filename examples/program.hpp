@@ -143,6 +143,12 @@ inline void print_help(std::FILE* file, const char* help) {
 /// Thrown by a program that was started without what it needs: it gets its help, and exit code 2.
 struct ShowHelp {};
 
+/// What was printed is where it was to go: only now a full disk is noticed, since stdio keeps it.
+inline void finish_output() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  throw std::runtime_error("standard output can't be written");
+}
+
 /// Runs `body(options)`, which returns the exit code. What it throws becomes one line and exit code
 /// 2 for a command line that makes no sense, 1 for anything else.
 template <typename Body>
@@ -152,11 +158,12 @@ int run_program(const char* name, const char* help, int argc, char** argv, Body 
     Options options(argc, argv);
     if (options.flag("--help")) {
       print_help(stdout, help);
+      finish_output();
       return 0;
     }
     const int exit_code = body(options);
-    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return exit_code;
-    throw std::runtime_error("standard output can't be written");
+    finish_output();
+    return exit_code;
   } catch (const ShowHelp&) {
     print_help(stderr, help);
     return 2;
@@ -180,9 +187,20 @@ inline void forget_interrupt(pawl::EventLoop& loop) {
 template <typename Callback>
 void on_interrupt(pawl::EventLoop& loop, Callback callback) {
   for (const int signal : {SIGINT, SIGTERM}) {
-    loop.add_signal_handler(signal, [&loop, signal, callback] {
+    const std::error_code error = loop.add_signal_handler(signal, [&loop, signal, callback] {
       forget_interrupt(loop);
       callback(signal);
     });
+    if (error) throw std::system_error(error, "Ctrl-C");
   }
+}
+
+/// Says where a server is, and runs it until Ctrl-C. What it has to send then goes within a second.
+/// Throws when nobody can be accepted any more.
+template <typename Server>
+void run_until_interrupt(pawl::EventLoop& loop, Server& server, const char* scheme = "") {
+  on_interrupt(loop, [&](int) { server.close(std::chrono::seconds(1)); });
+  server.on_failed([&](std::error_code) { throw std::runtime_error(server.describe()); });
+  std::printf("listening on %s%s\n", scheme, server.local_endpoint().to_string().c_str());
+  loop.run();
 }

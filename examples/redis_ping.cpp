@@ -104,12 +104,13 @@ class Pinger {
 
   void ping() {
     sent_ = loop_.time();
-    redisAsyncCommand(
+    const int status = redisAsyncCommand(
         context_,
         [](redisAsyncContext* context, void* reply, void*) {
           if (reply != nullptr) of(context).on_reply(*static_cast<redisReply*>(reply));
         },
         nullptr, "PING");
+    if (status != REDIS_OK) end("the PING can't be sent");
   }
 
   void on_reply(const redisReply& reply) {

@@ -53,8 +53,8 @@ take_turns --i. | ^Z$                   | take_turns --interleave
 say_after       | of the time           | say_after --blocking --scale 0.1
 tiny            | the order of the arg  | tiny $http/slow?ms=100 $http/hello
 unix_fd_pass    | 2 files handed over   | unix_fd_pass $files README.md LICENSE
-resolve         | cached *127.0.0.1     | resolve --count 2 --family 4 localhost
-resolve (cares) | asked .*127.0.0.1     | resolve --backend cares localhost 127.0.0.1
+resolve         | address *127.0.0.1    | resolve --count 2 --family 4 localhost
+resolve (cares) | address *127.0.0.1    | resolve --backend cares localhost 127.0.0.1
 ROWS
   [ -z "$redis" ] || echo "redis_ping | 1000 PONGs | redis_ping unix:$redis --count 1000"
   [ -z "$postgres" ] || echo "pg_query | timer ticked | pg_query host=$postgres"

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -37,28 +38,32 @@ failed; Ctrl-C ends them all, and this with exit code 130. Try it with:
                      killed; default: never
   --input TEXT       what each command can read; nothing without it)";
 
-/// What comes through a pipe, a line at a time; the last one may have no end.
+/// What comes through a pipe, a line at a time; the last one may have no end. One that is longer
+/// than longest_line comes in pieces, since nobody knows how long it is going to be.
 ///
-/// Calls: `on_line` for each, then `on_end` once.
+/// Calls: `on_line` for each, then `on_end` once, with the error that ended it too early.
 class Lines {
  public:
   using LineCallback = pawl::Function<void(std::string_view)>;
 
   Lines(pawl::EventLoop& loop, pawl::UniqueFd fd, LineCallback on_line,
-        pawl::Function<void()> on_end)
+        pawl::Function<void(std::error_code)> on_end)
       : loop_(loop), fd_(std::move(fd)), on_line_(std::move(on_line)), on_end_(std::move(on_end)) {
-    loop.add_reader(fd_.get(), [this] { read(); });
+    const std::error_code error = loop.add_reader(fd_.get(), [this] { read(); });
+    if (error) throw std::system_error(error, "a command's pipe");
   }
   ~Lines() { close(); }
   Lines(const Lines&) = delete;
   Lines& operator=(const Lines&) = delete;
 
  private:
+  static constexpr std::size_t longest_line = 64 * 1024;
+
   void read() {
     char buffer[16 * 1024];
     const pawl::SystemResult result = loop_.system().read(fd_.get(), buffer, sizeof buffer);
     if (result.would_block()) return;
-    if (!result.ok() || result.bytes() == 0) return end();
+    if (!result.ok() || result.bytes() == 0) return end(result.code());
     rest_.append(buffer, result.bytes());
     std::size_t begin = 0;
     for (auto at = rest_.find('\n'); at != std::string::npos; at = rest_.find('\n', begin)) {
@@ -66,12 +71,15 @@ class Lines {
       begin = at + 1;
     }
     rest_.erase(0, begin);
+    if (rest_.size() < longest_line) return;
+    on_line_(rest_);
+    rest_.clear();
   }
 
-  void end() {
+  void end(std::error_code error) {
     if (!rest_.empty()) on_line_(rest_);
     close();
-    on_end_();
+    on_end_(error);
   }
 
   void close() {
@@ -82,7 +90,7 @@ class Lines {
   pawl::EventLoop& loop_;
   pawl::UniqueFd fd_;
   LineCallback on_line_;
-  pawl::Function<void()> on_end_;
+  pawl::Function<void(std::error_code)> on_end_;
   std::string rest_;
 };
 
@@ -116,10 +124,12 @@ class Command {
                  }),
         output_(
             loop, std::move(process_.standard_output()),
-            [this](std::string_view line) { print(stdout, line); }, [this] { part_ended(); }),
+            [this](std::string_view line) { print(stdout, line); },
+            [this](std::error_code error) { output_ended(error); }),
         errors_(
             loop, std::move(process_.standard_error()),
-            [this](std::string_view line) { print(stderr, line); }, [this] { part_ended(); }) {
+            [this](std::string_view line) { print(stderr, line); },
+            [this](std::error_code error) { output_ended(error); }) {
     write_input();
   }
   ~Command() { stop_writing(); }
@@ -142,7 +152,9 @@ class Command {
   }
 
   void print(std::FILE* file, std::string_view line) const {
-    std::fprintf(file, "%s%.*s\n", prefix_.c_str(), static_cast<int>(line.size()), line.data());
+    std::fputs(prefix_.c_str(), file);
+    std::fwrite(line.data(), 1, line.size(), file);  // with its NULs, where printf would end
+    std::fputc('\n', file);
   }
 
   /// As much as the pipe takes, the rest when it takes more; then its end.
@@ -153,13 +165,19 @@ class Command {
         loop_.system().write(pipe.get(), input_.data(), input_.size());
     if (result.ok()) input_.erase(0, result.bytes());
     if (input_.empty() || (!result.ok() && !result.would_block())) return stop_writing();
-    loop_.add_writer(pipe.get(), [this] { write_input(); });
+    const std::error_code error = loop_.add_writer(pipe.get(), [this] { write_input(); });
+    if (error) throw std::system_error(error, "a command's input");
   }
 
   void stop_writing() {
     pawl::UniqueFd& pipe = process_.standard_input();
     if (pipe) loop_.remove_writer(pipe.get());
     pipe.reset();
+  }
+
+  void output_ended(std::error_code error) {
+    if (error) std::fprintf(stderr, "%sits output: %s\n", prefix_.c_str(), error.message().c_str());
+    part_ended();
   }
 
   void part_ended() {
@@ -204,7 +222,8 @@ int run(Options& words) {
   pawl::EventLoop loop(std::move(options));
   // A command may end before it has read its input: that is an error of `write`, not our end. The
   // commands get the usual SIGPIPE back.
-  loop.add_signal_handler(SIGPIPE, [] {});
+  const std::error_code no_signals = loop.add_signal_handler(SIGPIPE, [] {});
+  if (no_signals) throw std::system_error(no_signals, "SIGPIPE");
   std::vector<std::unique_ptr<Command>> commands;
   std::vector<pawl::Future<Ended>> endings;
   for (const std::string& text : texts) {

@@ -54,6 +54,10 @@ class Proxy {
                     on_client(std::move(socket), client);
                   }) {}
 
+  void on_failed(pawl::Function<void(std::error_code)> callback) {
+    listener_.on_failed(std::move(callback));
+  }
+  std::string describe() const { return listener_.describe(); }
   pawl::Endpoint local_endpoint() const { return listener_.local_endpoint(); }
   std::size_t size() const { return pairs_.size(); }
 
@@ -151,6 +155,7 @@ int run(Options& words) {
 
   pawl::EventLoop loop(std::move(loop_options));
   Proxy proxy(loop, HostAndPort::parse(arguments[0]), port, is_verbose);
+  proxy.on_failed([&](std::error_code) { throw std::runtime_error(proxy.describe()); });
   std::printf("listening on %s\n", proxy.local_endpoint().to_string().c_str());
   Screen screen(proxy);
   pawl::ScopedHandle drawing;

@@ -70,12 +70,16 @@ pawl::Future<std::string> sock_recv(pawl::EventLoop& loop, int fd) {
       loop, [&](auto done) { return pawl::sock_recv(loop, fd, 64 * 1024, done); });
 }
 
+/// It is kept whole, and a server may have no end of it.
+constexpr std::size_t longest_reply = 16 * 1024 * 1024;
+
 /// Receives until `delimiter` is there, or until the end when there is none. `received` is what
 /// came before.
 pawl::Future<std::string> receive_until(pawl::EventLoop& loop, int fd, std::string_view delimiter,
                                         std::string received = {}) {
   return sock_recv(loop, fd).then([&loop, fd, delimiter, received](const std::string& bytes) {
     const std::string all = received + bytes;
+    if (all.size() > longest_reply) throw std::runtime_error("the reply is longer than 16 MiB");
     const bool is_there = !delimiter.empty() && all.find(delimiter) != std::string::npos;
     if (is_there || bytes.empty()) return pawl::make_ready_future(loop, all);
     return receive_until(loop, fd, delimiter, all);

@@ -45,8 +45,10 @@ std::string beginning_of(const pawl::UniqueFd& file) {
 void on_sender(pawl::Connection& connection) {
   const auto sender = connection.peer_credentials();
   connection.on_fds([sender](pawl::Connection& self, std::vector<pawl::UniqueFd> files) {
-    std::printf("%zu file%s from process %d of user %u\n", files.size(),
-                files.size() == 1 ? "" : "s", sender->process, sender->user);
+    const std::string from = !sender ? "somebody"
+                                     : "process " + std::to_string(sender->process) + " of user " +
+                                           std::to_string(sender->user);
+    std::printf("%zu file%s from %s\n", files.size(), files.size() == 1 ? "" : "s", from.c_str());
     for (const pawl::UniqueFd& file : files) {
       std::printf("  fd %d: %s\n", file.get(), beginning_of(file).c_str());
     }
@@ -56,9 +58,7 @@ void on_sender(pawl::Connection& connection) {
 
 int listen(pawl::EventLoop& loop, const std::string& path) {
   pawl::Server server(loop, pawl::Endpoint::parse("unix:" + path), on_sender);
-  on_interrupt(loop, [&](int) { server.close(std::chrono::seconds(1)); });
-  std::printf("listening on %s\n", server.local_endpoint().to_string().c_str());
-  loop.run();
+  run_until_interrupt(loop, server);
   return 0;
 }
 

@@ -30,6 +30,8 @@ TEST_CASE("What one says in a line, all others in the room read") {
   ann.type("hello bob\n");
   bob.wait_for("ann: hello bob\n");
   CHECK(ann.output().find("ann: hello bob") == std::string::npos);
+  bob.type("\x1b[2J\n");  // would clear the others' screens
+  ann.wait_for("bob: ?[2J\n");
   bob.signal(SIGKILL);
   ann.wait_for("* bob left\n");
   server.signal(SIGINT);

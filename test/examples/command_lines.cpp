@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 // What all examples do alike.
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -174,4 +177,18 @@ TEST_CASE("Output that can't be written is one line and exit code 1") {
       run_shell(loop, example("fetch") + " " + server.address() + "/hello >/dev/full");
   CHECK(ended.exit_code == 1);
   CHECK(ended.errors == "fetch: standard output can't be written\n");
+}
+
+TEST_CASE("A --help that can't be written is an error of each program") {
+  pawl::EventLoop loop;
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(example(""))) {
+    if (!entry.is_regular_file() || ::access(entry.path().c_str(), X_OK) != 0) continue;
+    const std::string name = entry.path().filename().string();
+    const Ended ended = run_shell(loop, example(name) + " --help >/dev/full");
+    CHECK(ended.exit_code == 1);
+    CHECK(ended.errors == name + ": standard output can't be written\n");
+    ++count;
+  }
+  CHECK(count >= programs.size());
 }

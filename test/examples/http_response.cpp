@@ -192,6 +192,12 @@ TEST_CASE("A line and all headers together are bounded") {
   CHECK(endless_headers.state() == State::headers);
   endless_headers.feed(header);
   CHECK(endless_headers.problem() == "the headers have more than 65536 bytes");
+
+  HttpResponseReader endless_interims(nullptr);
+  for (int i = 0; i < 16; ++i) endless_interims.feed("HTTP/1.1 102 Processing\r\n\r\n");
+  CHECK(endless_interims.state() == State::status_line);
+  endless_interims.feed("HTTP/1.1 102 Processing\r\n\r\n");
+  CHECK(endless_interims.problem() == "interim replies without an end");
 }
 
 TEST_CASE("The observer sees how a chunked reply goes from STATUS_LINE to DONE") {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pawl/loop/event_loop.hpp"
+#include "pawl/loop/scoped_handle.hpp"
 #include "pawl/net/connection.hpp"
 #include "pawl/net/endpoint.hpp"
 #include "running_program.hpp"
@@ -131,7 +132,39 @@ TEST_CASE("What can't be answered gets the status that says why") {
   CHECK(first_line(converse(loop, server, "PRI * HTTP/2.0\r\n\r\n")) ==
         "HTTP/1.1 505 HTTP Version Not Supported");
   CHECK(first_line(converse(loop, server, "GET /" + std::string(10'000, 'a'))) ==
-        "HTTP/1.1 431 Request Header Fields Too Large");
+        "HTTP/1.1 414 URI Too Long");
+}
+
+TEST_CASE("A head that comes too slowly is refused, however lively its client is") {
+  if (!has_clients()) return;
+  pawl::EventLoop loop;
+  RunningServer server(loop, "http_server", {"--patience", "0.3"});
+  for (const std::string drop : {"GET / HTTP/1.1\r\nX: ", "\r\n"}) {
+    const auto slow = pawl::Connection::connect(
+        loop, "127.0.0.1", static_cast<std::uint16_t>(std::stoi(server.port())));
+    std::string answer;
+    bool is_over = false;
+    slow->on_connected([&](pawl::Connection& self) { self.write(drop); });
+    slow->on_data([&](pawl::Connection&, std::string_view bytes) { answer += bytes; });
+    slow->on_closed([&](pawl::Connection&, std::error_code) { is_over = true; });
+    const pawl::ScopedHandle drip(loop.call_every(std::chrono::milliseconds(20), [&] {
+      if (!is_over) slow->write(drop.size() == 2 ? drop : "x");
+    }));
+    server.wait_until([&] { return is_over; });
+    CHECK(first_line(answer) == "HTTP/1.1 408 Request Timeout");
+    CHECK(answer.find("Connection: close\r\n") != std::string::npos);
+  }
+  // Who says nothing between two requests is no slow one.
+  RunningProgram nc(loop, {"nc", "127.0.0.1", server.port()});
+  nc.type("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  nc.wait_for("Hello from pawl\n");
+  bool is_later = false;
+  const pawl::ScopedHandle later(
+      loop.call_later(std::chrono::milliseconds(600), [&] { is_later = true; }));
+  nc.wait_until([&] { return is_later; });
+  nc.type("GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  nc.wait_for("1\n");
+  CHECK(nc.output().find("408") == std::string::npos);
 }
 
 TEST_CASE("Requests that come at once are answered in order, a slow one before a quick one") {

@@ -74,3 +74,31 @@ TEST_CASE("--input goes through a pipe to each command, to one that doesn't read
   CHECK(contains(ended.output, "[2] xxx\n"));
   CHECK(contains(ended.output, "[3] exit code 0 after "));
 }
+
+TEST_CASE("A line goes through run_program with its NULs, and a very long one in pieces") {
+  pawl::EventLoop loop;
+  using namespace std::string_literals;
+  const Ended ended = run(loop, {example("run_program"), "printf 'a\\000b\\n'"});
+  CHECK(contains(ended.output, "[1] a\0b\n"s));
+  const Ended longer = run(loop, {example("run_program"), "head -c 200000 /dev/zero | tr '\\0' x"});
+  CHECK(longer.exit_code == 0);
+  std::size_t letters = 0;
+  for (const std::string& line : lines_of(longer.output)) {
+    CHECK(line.size() < 100'000);
+    if (line.substr(0, 5) == "[1] x") letters += line.size() - 4;
+  }
+  CHECK(letters == 200'000);
+}
+
+TEST_CASE("--timeout and Ctrl-C reach what a command has left behind") {
+  pawl::EventLoop loop;
+  const std::string command = "sleep 1000 & exit 0";
+  const Ended ended = run(loop, {example("run_program"), "--timeout", "0.3", command});
+  CHECK(ended.exit_code == 0);  // the command itself was in time
+  CHECK(contains(ended.output, "[1] exit code 0 after "));
+
+  RunningProgram program(loop, {example("run_program"), "echo begun; " + command});
+  program.wait_for("[1] begun\n");
+  program.signal(SIGINT);
+  CHECK(program.wait() == 130);
+}
