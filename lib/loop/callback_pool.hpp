@@ -19,7 +19,15 @@ class ReadyQueue;
 class TimerQueue;
 
 /// What kind of thing a callback waits for; why_alive() prints it.
-enum class CallbackKind : std::uint8_t { soon, timer, repeating_timer, reader, writer, signal };
+enum class CallbackKind : std::uint8_t {
+  soon,
+  timer,
+  repeating_timer,
+  moving_timer,
+  reader,
+  writer,
+  signal
+};
 
 /// A place in a ring, of the timers in one bucket; or, `next` alone, in the list of the free slots.
 struct CallbackLink {
@@ -31,7 +39,7 @@ struct CallbackLink {
 struct CallbackBody {
   Function<void()> callback;
   const char* file = "";
-  Duration interval{};  // of a repeating timer
+  Duration interval{};  // of a repeating timer; of a moving one, until its next run; zero: none
   int line = 0;
 };
 
@@ -49,7 +57,7 @@ struct alignas(32) CallbackSlot : CallbackLink, CallbackTicket {
   Function<void()>& callback() { return body().callback; }
   Place place() const { return Place{body().file, body().line}; }
   bool is_timer() const {
-    return kind == CallbackKind::timer || kind == CallbackKind::repeating_timer;
+    return kind >= CallbackKind::timer && kind <= CallbackKind::moving_timer;
   }
 
   /// Destroys the callback. One that dies as nothing is left where it is: its memory may be far.
@@ -137,6 +145,10 @@ class CallbackPool {
     return Ticket(slot);
   }
 
+  static CallbackSlot* slot_of(const Handle& ticket) {
+    return static_cast<CallbackSlot*>(ticket.ticket_);
+  }
+
   [[noreturn]] static void throw_empty_callback(Place place);
 
   /// Gives one reference up.
@@ -164,6 +176,22 @@ class CallbackPool {
     ~Hold() { pool_.release(slot_); }
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
+
+   private:
+    CallbackPool& pool_;
+    CallbackSlot* slot_;
+  };
+
+  /// A slot that is discarded again, unless somebody takes it from here.
+  class Taken {
+   public:
+    Taken(CallbackPool& pool, CallbackSlot* slot) : pool_(pool), slot_(slot) {}
+    ~Taken() {
+      if (slot_ != nullptr) pool_.discard(slot_);
+    }
+    Taken(const Taken&) = delete;
+    Taken& operator=(const Taken&) = delete;
+    CallbackSlot* take() { return std::exchange(slot_, nullptr); }
 
    private:
     CallbackPool& pool_;

@@ -7,7 +7,8 @@ namespace {
 std::string_view word_for(CallbackKind kind) {
   switch (kind) {
     case CallbackKind::soon: return "call_soon callback";
-    case CallbackKind::timer: return "timer";
+    case CallbackKind::timer:
+    case CallbackKind::moving_timer: return "timer";
     case CallbackKind::repeating_timer: return "repeating timer";
     case CallbackKind::reader: return "reader";
     case CallbackKind::writer: return "writer";

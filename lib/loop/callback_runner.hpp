@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -67,7 +68,12 @@ class CallbackRunner {
     const TimePoint start = system_.now();
     const auto end = [&] {
       const Duration took = system_.now() - start;
-      if (took >= slow_) report_slow(took, describe());
+      if (took < slow_) return;
+      try {
+        report_slow(took, describe());
+      } catch (const std::bad_alloc&) {
+        // The callback has run: it isn't its failure that there was no memory to tell of it.
+      }
     };
     try {
       call();

@@ -17,8 +17,11 @@ IdleTimer::~IdleTimer() { timer_.cancel(); }
 void IdleTimer::start() {
   touch();
   if (is_running_) return;
+  loop_.parts().refuse_wrong_thread("call_at");
+  timer_.cancel();  // of an earlier run, which is on the stack now
+  timer_ = loop_.parts().add_moving_timer(
+      add_saturated(loop_.time(), timeout_), [this] { on_timer(); }, place_);
   is_running_ = true;
-  arm(add_saturated(loop_.time(), timeout_));
 }
 
 void IdleTimer::stop() {
@@ -26,14 +29,9 @@ void IdleTimer::stop() {
   timer_.cancel();
 }
 
-void IdleTimer::arm(TimePoint deadline) {
-  timer_ = loop_.call_at(
-      deadline, [this] { on_timer(); }, place_);
-}
-
 void IdleTimer::on_timer() {
   const TimePoint deadline = add_saturated(last_touch_, timeout_);
-  if (deadline > loop_.pass_time()) return arm(deadline);
+  if (deadline > loop_.pass_time()) return LoopParts::run_again_at(timer_, deadline);
   is_running_ = false;
   const std::shared_ptr<Function<void()>> callback = callback_;
   (*callback)();

@@ -11,6 +11,8 @@
 namespace pawl {
 namespace {
 
+constexpr Duration before_retry = std::chrono::milliseconds(10);
+
 bool is_switched_on(const char* variable) {
   const char* value = std::getenv(variable);
   return value != nullptr && *value != '\0' && std::strcmp(value, "0") != 0;
@@ -128,6 +130,7 @@ void LoopParts::pass(std::optional<Duration> limit) {
 
 void LoopParts::poll(std::optional<Duration> limit) {
   ++pass_number;
+  if (!retries.empty()) retries.run();
   pass_end.run();
   if (is_debug) watches.report_closed_ones(system, reporter);
   if (const std::error_code error = select(wait_limit(limit))) throw_unpolled(error);
@@ -167,8 +170,11 @@ std::optional<Duration> LoopParts::wait_limit(std::optional<Duration> limit) con
 
 std::optional<TimePoint> LoopParts::next_deadline() const {
   const std::optional<TimePoint> deadline = timers.next_deadline();
-  if (__builtin_expect(polled_children.empty(), true)) return deadline;
-  return std::min(deadline.value_or(TimePoint::max()), polled_children.next_look());
+  if (__builtin_expect(polled_children.empty() && retries.empty(), true)) return deadline;
+  TimePoint earliest = deadline.value_or(TimePoint::max());
+  if (!polled_children.empty()) earliest = std::min(earliest, polled_children.next_look());
+  if (!retries.empty()) earliest = std::min(earliest, pass_time + before_retry);
+  return earliest;
 }
 
 void LoopParts::run_signals() {
@@ -195,12 +201,23 @@ void LoopParts::run_timers() {
 
 void LoopParts::rearm(CallbackSlot* slot) {
   if (slot->status == CallbackStatus::cancelled) return pool.release(slot);
+  const Duration interval = slot->body().interval;
+  if (slot->kind == CallbackKind::moving_timer) {
+    if (interval == Duration::zero()) return pool.abandon(slot);
+    slot->when = add_saturated(slot->when, interval);
+    slot->body().interval = Duration::zero();
+    return timers.add(slot);
+  }
   const TimePoint now = system.now();
   const Duration late = now - slot->when;
-  const Duration interval = slot->body().interval;
   const auto missed = late > Duration::zero() ? late / interval : 0;
   slot->when = add_saturated(slot->when, interval * (missed + 1));
   timers.add(slot);
+}
+
+void LoopParts::run_again_at(const TimerHandle& timer, TimePoint when) {
+  CallbackSlot* slot = CallbackPool::slot_of(timer);
+  slot->body().interval = std::max(when - slot->when, Duration(1));
 }
 
 void LoopParts::run_letters() {
@@ -228,17 +245,15 @@ void LoopParts::run_ready() {
 bool LoopParts::is_alive() const {
   return !ready.empty() || next_letter < letters.size() || !timers.empty() || !deferred.empty() ||
          watches.live_count() > 0 || signals.size() > 0 || jobs.size() > 0 ||
-         mailbox->has_letters() || polled_children.is_alive();
+         mailbox->has_letters() || !retries.empty() || polled_children.is_alive();
 }
 
 std::string LoopParts::why_alive() {
   const TimePoint now = system.now();
   std::string text;
   pool.for_each_pending([&](const CallbackSlot& slot) {
-    const bool is_timer =
-        slot.kind == CallbackKind::timer || slot.kind == CallbackKind::repeating_timer;
     if (slot.kind == CallbackKind::soon) text += pawl::describe(slot) + "\n";
-    if (!is_timer) return;
+    if (!slot.is_timer()) return;
     // Not before the epoch, so that the difference can be counted.
     const Duration until = std::max(slot.when, TimePoint{}) - now;
     text += pawl::describe(slot) + ", due in " + to_age(until) + "\n";

@@ -18,6 +18,7 @@
 #include "loop/ready_queue.hpp"
 #include "loop/reaper_list.hpp"
 #include "loop/reporter.hpp"
+#include "loop/retry_list.hpp"
 #include "loop/scratch.hpp"
 #include "loop/signal_watches.hpp"
 #include "loop/sock_table.hpp"
@@ -69,11 +70,18 @@ struct LoopParts final : IoHandler {
                                                        Function<void()>&& callback, Place place) {
     CallbackSlot* slot = pool.take(kind, std::move(callback), place);
     slot->when = when;
-    if (kind == CallbackKind::repeating_timer) slot->body().interval = interval;
+    if (kind != CallbackKind::timer) slot->body().interval = interval;
     timers.add(slot);
     return CallbackPool::ticket<TimerHandle>(slot);
   }
   void rearm(CallbackSlot* slot);
+  /// A timer that goes on while its callback says so, by `run_again_at`: it needs no memory for
+  /// that.
+  TimerHandle add_moving_timer(TimePoint when, Function<void()>&& callback, Place place) {
+    return add_timer(CallbackKind::moving_timer, when, {}, std::move(callback), place);
+  }
+  /// For the callback of a moving timer, from inside.
+  static void run_again_at(const TimerHandle& timer, TimePoint when);
 
   /// The mailbox's descriptor is readable.
   void on_ready(Interest events) override;
@@ -115,6 +123,7 @@ struct LoopParts final : IoHandler {
   Scratch scratch;
   PassEndList pass_end;
   DeferredList deferred;
+  RetryList retries;
   LoopServices services;
 
   TimePoint pass_time;

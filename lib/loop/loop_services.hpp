@@ -24,6 +24,7 @@ class LoopServices {
     for (const Slot& slot : slots_) {
       if (slot.tag == &tag<Service>) return *static_cast<Service*>(slot.service.get());
     }
+    slots_.reserve(slots_.size() + 1);
     auto service = std::make_unique<Service>(arguments...);
     Service& made = *service;
     slots_.push_back(Slot{&tag<Service>, Erased(service.release(), [](void* erased) {

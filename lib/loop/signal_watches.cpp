@@ -19,17 +19,15 @@ std::vector<SignalWatches::Watch>::iterator SignalWatches::find(int signal) {
 }
 
 std::error_code SignalWatches::add(int signal, Function<void()> callback, Place place) {
-  CallbackSlot* slot = pool_.take(CallbackKind::signal, std::move(callback), place);
+  CallbackPool::Taken slot(pool_, pool_.take(CallbackKind::signal, std::move(callback), place));
   const auto known = find(signal);
   if (known != watches_.end()) {
-    pool_.discard(std::exchange(known->slot, slot));
+    pool_.discard(std::exchange(known->slot, slot.take()));
     return {};
   }
-  if (const std::error_code error = signal_hub::add(signal, mailbox_)) {
-    pool_.discard(slot);
-    return error;
-  }
-  watches_.push_back(Watch{signal, slot});
+  watches_.reserve(watches_.size() + 1);
+  if (const std::error_code error = signal_hub::add(signal, mailbox_)) return error;
+  watches_.push_back(Watch{signal, slot.take()});
   return {};
 }
 

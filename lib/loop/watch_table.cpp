@@ -61,23 +61,19 @@ std::error_code WatchTable::add_callback(int fd, Interest side, Function<void()>
   const auto kind = side == Interest::read ? CallbackKind::reader : CallbackKind::writer;
   Watch* watch = find(fd);
   if (watch != nullptr && watch->handler != nullptr) return Errc::already_registered;
-  CallbackSlot* slot = pool_.take(kind, std::move(callback), place);
+  CallbackPool::Taken slot(pool_, pool_.take(kind, std::move(callback), place));
   if (watch == nullptr) {
-    if (const std::error_code error = start(fd, side, place, now)) {
-      pool_.discard(slot);
-      return error;
-    }
+    if (const std::error_code error = start(fd, side, place, now)) return error;
     watch = &at(fd);
     watch->keeps_alive = true;
     ++live_count_;
   } else if (!has(watch->interest, side)) {
     if (const std::error_code error = selector_.modify(fd, watch->interest | side, token(*watch))) {
-      pool_.discard(slot);
       return error;
     }
     watch->interest |= side;
   }
-  CallbackSlot* old = std::exchange(side_of(*watch, side), slot);
+  CallbackSlot* old = std::exchange(side_of(*watch, side), slot.take());
   if (old != nullptr) pool_.discard(old);
   return {};
 }
@@ -134,9 +130,9 @@ WatchTable::Watch* WatchTable::current(const Ready& ready) {
   return token(watch) == ready.key.data ? &watch : nullptr;  // one that isn't used has none
 }
 
-void WatchTable::dispatch(const std::vector<Ready>& ready) {
-  // A user's own registrations with the selector have watches too, which aren't used.
-  grow();
+void WatchTable::dispatch(std::vector<Ready>& ready) {
+  // A user's own registrations with the selector may lie beyond the table; none of them is ours.
+  if (static_cast<std::size_t>(selector_.fd_limit()) > watches_.size()) drop_strangers(ready);
   const bool is_timed = runner_.is_debug();
   for (const Ready& event : ready) {
     const Watch* watch = current(event);
@@ -150,6 +146,13 @@ void WatchTable::dispatch(const std::vector<Ready>& ready) {
       run_handler(*watch, Interest::none, is_timed);
     }
   }
+}
+
+void WatchTable::drop_strangers(std::vector<Ready>& ready) const {
+  const auto is_beyond = [this](const Ready& each) {
+    return static_cast<std::size_t>(each.key.fd) >= watches_.size();
+  };
+  ready.erase(std::remove_if(ready.begin(), ready.end(), is_beyond), ready.end());
 }
 
 inline void WatchTable::run_handler(const Watch& watch, Interest events, bool is_timed) {

@@ -38,7 +38,7 @@ class WatchTable {
   void let_loop_end(int fd);
 
   /// Calls whoever is registered for each of `ready`, if it still is.
-  void dispatch(const std::vector<Ready>& ready);
+  void dispatch(std::vector<Ready>& ready);
 
   /// How many registrations keep the loop alive.
   std::size_t live_count() const { return live_count_; }
@@ -81,6 +81,7 @@ class WatchTable {
   Watch& at(int fd) { return watches_[static_cast<std::size_t>(fd)]; }
   Watch* current(const Ready& ready);
   void grow();
+  void drop_strangers(std::vector<Ready>& ready) const;
   std::error_code start(int fd, Interest interest, Place place, TimePoint now);
   void stop(int fd, Watch& watch);
   void run_handler(const Watch& watch, Interest events, bool is_timed);

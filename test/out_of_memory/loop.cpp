@@ -268,7 +268,7 @@ TEST_CASE("What was posted runs once and in order, whichever allocation fails") 
   });
 }
 
-TEST_CASE("An idle timer that was started fires once, whichever allocation fails", "[.red]") {
+TEST_CASE("An idle timer that was started fires once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     EventLoop& loop = trial.loop();
     int fired = 0;
@@ -287,7 +287,7 @@ TEST_CASE("An idle timer that was started fires once, whichever allocation fails
   });
 }
 
-TEST_CASE("Debug mode and why_alive() cost no callback, whichever allocation fails", "[.red]") {
+TEST_CASE("Debug mode and why_alive() cost no callback, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::LoopOptions options = options_on(trial.system());
     options.debug = true;
@@ -298,17 +298,17 @@ TEST_CASE("Debug mode and why_alive() cost no callback, whichever allocation fai
     const SocketPair pair;
     int ran = 0;
     int accepted = 0;
-    const auto accept = [&](const std::function<void()>& work) {
+    const auto accept = [&](auto work) {
       if (trial.attempt(work)) ++accepted;
     };
     accept([&] { loop.call_soon([&] { ++ran; }); });
     accept([&] { loop.call_later(1ms, [&] { ++ran; }); });
     accept([&] { loop.call_soon_threadsafe([&] { ++ran; }); });
     accept([&] {
-      CHECK_FALSE(loop.add_writer(pair.ours.get(), [&] {
+      return loop.add_writer(pair.ours.get(), [&] {
         ++ran;
         loop.remove_writer(pair.ours.get());
-      }));
+      });
     });
     trial.attempt([&] { (void)loop.why_alive(); });
     trial.run_dry(loop);

@@ -37,7 +37,6 @@ class PAWL_API IdleTimer {
   bool is_running() const { return is_running_; }
 
  private:
-  void arm(TimePoint deadline);
   void on_timer();
 
   EventLoop& loop_;
