@@ -94,16 +94,24 @@ struct LibevHost::Watchers {
   void mirror_descriptors() {
     stop_mirrors();
     loop.parts().watches.for_each([this](int fd, Interest interest) {
-      if (interest == Interest::none || !loop.system().is_open(fd)) return;
-      ev_io& mirror = mirrors.emplace_back();
-      ev_init(&mirror, on_ready);
-      mirror.data = this;
-      ev_io_set(&mirror, fd,
-                (has(interest, Interest::read) ? EV_READ : 0) |
-                    (has(interest, Interest::write) ? EV_WRITE : 0));
-      ev_io_start(host, &mirror);
-      ev_unref(host);
+      const bool can_be = (interest & Interest::read_write) != Interest::none;
+      if (can_be && loop.system().is_open(fd)) mirror_descriptor(fd, interest);
     });
+    Selector* inner = loop.selector().inner();
+    if (inner == nullptr || inner->size() == 0) return;
+    inner->flush();
+    mirror_descriptor(inner->fileno(), Interest::read);
+  }
+
+  void mirror_descriptor(int fd, Interest interest) {
+    ev_io& mirror = mirrors.emplace_back();
+    ev_init(&mirror, on_ready);
+    mirror.data = this;
+    ev_io_set(&mirror, fd,
+              (has(interest, Interest::read) ? EV_READ : 0) |
+                  (has(interest, Interest::write) ? EV_WRITE : 0));
+    ev_io_start(host, &mirror);
+    ev_unref(host);
   }
 
   void stop_mirrors() {

@@ -7,11 +7,16 @@
 // cure is a new set. The token in each event tells such ghosts from the number's new owner.
 // Regular files are refused with EPERM. epoll_wait counts milliseconds; epoll_pwait2 (Linux 5.11)
 // nanoseconds.
+// ERR and HUP come whether they are asked for or not, again and again. So what waits for nothing is
+// in the set edge-triggered, without an event. Pausing costs no call for that: the kernel is told
+// when it brings what nobody wants.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
@@ -24,16 +29,17 @@
 namespace pawl {
 namespace {
 
-std::uint32_t to_epoll_events(Interest interest) {
-  return (has(interest, Interest::read) ? std::uint32_t{EPOLLIN} : 0U) |
-         (has(interest, Interest::write) ? std::uint32_t{EPOLLOUT} : 0U);
-}
+constexpr Duration pause = std::chrono::milliseconds(1);
 
-Interest to_interest(std::uint32_t events) {
-  if (__builtin_expect(events == EPOLLIN, true)) return Interest::read;
-  if ((events & (EPOLLERR | EPOLLHUP)) != 0) return Interest::read_write;
-  return ((events & EPOLLIN) != 0 ? Interest::read : Interest::none) |
-         ((events & EPOLLOUT) != 0 ? Interest::write : Interest::none);
+constexpr std::uint32_t nothing = 0;  // not even a hang-up
+constexpr std::uint32_t hang_ups = EPOLLET;
+
+/// Never `nothing`.
+std::uint32_t to_epoll_events(Interest interest) {
+  if (interest == Interest::none) return hang_ups;
+  return (has(interest, Interest::read) ? std::uint32_t{EPOLLIN} : 0U) |
+         (has(interest, Interest::write) ? std::uint32_t{EPOLLOUT} : 0U) |
+         (has(interest, Interest::priority) ? std::uint32_t{EPOLLPRI} : 0U);
 }
 
 /// What an event brings back.
@@ -53,7 +59,8 @@ UniqueFd make_epoll() {
 
 class EpollSelector final : public Selector {
  public:
-  EpollSelector() : Selector("epoll", ClosedFdCheck::by_backend), epoll_(make_epoll()) {}
+  EpollSelector()
+      : Selector("epoll", ClosedFdCheck::by_backend, ~Interest::none), epoll_(make_epoll()) {}
 
   int fileno() const override {
     if (!outer_) {
@@ -64,28 +71,38 @@ class EpollSelector final : public Selector {
   }
 
  private:
-  /// What the kernel's set holds under a descriptor's number; none: nothing that we know of.
+  /// What the kernel's set holds under a descriptor's number.
   struct InKernel {
-    Interest interest = Interest::none;
-    bool is_alone = true;          // false when another file may be in the set under this number
-    std::uint32_t token = 0;       // what its events bring
-    std::uint32_t generation = 0;  // of the registration that it stands for
+    std::uint32_t events = nothing;  // that we know of
+    bool is_alone = true;            // false when another file may be in the set under this number
+    std::uint32_t token = 0;         // what its events bring
+    std::uint32_t generation = 0;    // of the registration that it stands for
   };
 
-  int change(int fd, Interest, Interest to) override {
-    if (to == Interest::none) return 0;
+  static Interest to_interest(std::uint32_t events) {
+    if (__builtin_expect(events == EPOLLIN, true)) return Interest::read;
+    if ((events & (EPOLLERR | EPOLLHUP)) != 0) return hang_up;
+    return ((events & EPOLLIN) != 0 ? Interest::read : Interest::none) |
+           ((events & EPOLLOUT) != 0 ? Interest::write : Interest::none) |
+           ((events & EPOLLPRI) != 0 ? Interest::priority : Interest::none);
+  }
+
+  int change(int fd, Interest from, Interest to) override {
+    if (!is_watched(fd)) return 0;
     if (static_cast<std::size_t>(fd) >= in_kernel_.size()) {
       in_kernel_.resize(static_cast<std::size_t>(fd_limit()));
     }
     InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
     const bool is_same_registration = known.generation == generation(fd);
-    if (known.interest == to && is_same_registration) return 0;
-    if (known.interest != Interest::none && is_same_registration) {
-      return enter(EPOLL_CTL_MOD, fd, to);
+    const std::uint32_t wanted = to_epoll_events(to);
+    if (known.events != nothing && is_same_registration) {
+      const bool is_as_wanted = known.events == wanted || to == Interest::none;
+      const bool is_once_more = from == to;
+      return is_as_wanted && !is_once_more ? 0 : enter(EPOLL_CTL_MOD, fd, to);
     }
     // Added, or removed and added again. If the same file is in the set still, the kernel refuses
     // to add it, which costs less than a modification; if not, the number was closed meanwhile.
-    const bool is_as_wanted = known.interest == to && known.is_alone;
+    const bool is_as_wanted = known.events == wanted && known.is_alone;
     const int error = enter(EPOLL_CTL_ADD, fd, to);
     if (error != EEXIST) return error;
     if (!is_as_wanted) return enter(EPOLL_CTL_MOD, fd, to);
@@ -103,13 +120,15 @@ class EpollSelector final : public Selector {
     if (error == EEXIST) return error;
     // Unless it was that very entry which changed, it may stay in the set while its file is open.
     const bool is_same_entry = operation == EPOLL_CTL_MOD && error == 0;
-    const bool is_alone = known.is_alone && (known.interest == Interest::none || is_same_entry);
-    known = InKernel{error == 0 ? to : Interest::none, is_alone, token, token};
+    const bool is_alone = known.is_alone && (known.events == nothing || is_same_entry);
+    known = InKernel{error == 0 ? event.events : nothing, is_alone, token, token};
     return error;
   }
 
   int wait(std::optional<Duration> timeout) override {
-    if (std::exchange(has_ghosts_, false) && rebuild()) timeout = Duration::zero();
+    if (__builtin_expect(std::exchange(has_ghosts_, false), false)) {
+      if (const int error = rebuild(timeout)) return error;
+    }
     const int count = wait_for_events(timeout);
     if (count < 0) return errno;
     for (int i = 0; i < count; ++i) {
@@ -127,9 +146,17 @@ class EpollSelector final : public Selector {
     const int fd = fd_of(event);
     const std::uint32_t token = token_of(event);
     const InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
-    const bool is_known = known.interest != Interest::none && known.token == token;
+    const bool is_known = known.events != nothing && known.token == token;
     if (is_known && report(fd, to_interest(event.events), known.generation)) return;
-    if (!is_known || !take_out(fd)) has_ghosts_ = true;
+    const bool is_right = is_known && (waits_for_hang_up(fd) || take_out(fd));
+    if (!is_right) has_ghosts_ = true;
+  }
+
+  /// False when `fd` isn't to be told of a hang-up, or the set holds another file under its number.
+  bool waits_for_hang_up(int fd) {
+    const InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
+    if (!awaits_hang_up(fd) || known.generation != generation(fd)) return false;
+    return known.events == hang_ups || enter(EPOLL_CTL_MOD, fd, Interest::none) == 0;
   }
 
   int wait_for_events(std::optional<Duration> timeout) {
@@ -138,10 +165,11 @@ class EpollSelector final : public Selector {
     if (*timeout == Duration::zero()) return ::epoll_wait(epoll_.get(), events_.data(), size, 0);
 #ifdef SYS_epoll_pwait2
     if (has_pwait2_) {
-      const timespec time = to_timespec(*timeout);
+      const auto time = to_time<WideTimespec>(*timeout);
       const long count = ::syscall(SYS_epoll_pwait2, epoll_.get(), events_.data(), size, &time,
                                    nullptr, std::size_t{0});
-      if (count >= 0 || errno != ENOSYS) return static_cast<int>(count);
+      // EPERM is what the seccomp filters of older container runtimes say to what they don't know.
+      if (count >= 0 || (errno != ENOSYS && errno != EPERM)) return static_cast<int>(count);
       has_pwait2_ = false;
     }
 #endif
@@ -151,32 +179,41 @@ class EpollSelector final : public Selector {
   /// False when `fd` doesn't name the file that is in the set any more.
   bool take_out(int fd) {
     InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
-    known.interest = Interest::none;
+    known.events = nothing;
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr) == 0) return true;
     known.is_alone = false;
     return false;
   }
 
-  /// Makes a new set of what is wanted, under the old set's number. Without a descriptor to spare
-  /// it stays as it is, and the ghost's next event brings us here again. True exactly when it
-  /// found a closed one and reported it.
-  bool rebuild() {
+  /// Makes a new set of what is wanted, under the old set's number. Returns an errno: there was no
+  /// room for one of them. What is found closed is reported, and nothing waited for then. Without a
+  /// descriptor to spare the set stays as it is, and the ghost's next event brings us here again,
+  /// which at once it would: so there is a pause.
+  int rebuild(std::optional<Duration>& timeout) {
     const UniqueFd fresh(::epoll_create1(EPOLL_CLOEXEC));
-    if (!fresh || ::dup3(fresh.get(), epoll_.get(), O_CLOEXEC) < 0) return false;
+    if (!fresh || ::dup3(fresh.get(), epoll_.get(), O_CLOEXEC) < 0) {
+      const timespec time = to_timespec(std::min(timeout.value_or(pause), pause));
+      ::ppoll(nullptr, 0, &time, nullptr);
+      return 0;
+    }
     if (outer_) watch_from(outer_.get());
-    bool found_closed = false;
+    int shortage = 0;
     for (int fd = 0; fd < static_cast<int>(in_kernel_.size()); ++fd) {
       InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
-      if (known.interest == Interest::none) continue;
+      if (known.events == nothing) continue;
       known = InKernel{};
       const Interest wanted = applied_interest(fd);
-      if (wanted == Interest::none) continue;
-      if (enter(EPOLL_CTL_ADD, fd, wanted) != 0) {
+      if (wanted == Interest::none && !awaits_hang_up(fd)) continue;
+      const int error = enter(EPOLL_CTL_ADD, fd, wanted);
+      if (error == EBADF || error == ENOENT) {
         report_closed(fd);
-        found_closed = true;
+        timeout = Duration::zero();
+      } else if (error != 0) {
+        apply_again(fd);
+        shortage = error;
       }
     }
-    return found_closed;
+    return shortage;
   }
 
   bool watch_from(int outer) const {

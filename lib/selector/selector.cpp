@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include "pawl/core/error.hpp"
@@ -12,9 +13,10 @@
 
 namespace pawl {
 
-Selector::Selector(std::string_view name, ClosedFdCheck check)
+Selector::Selector(std::string_view name, ClosedFdCheck check, Interest supported)
     : name_(name),
       closed_fd_check_(check),
+      supported_(supported),
       fork_guard_(std::make_unique<ForkGuard>()),
       fork_mark_(fork_guard_->mark()) {}
 
@@ -22,10 +24,13 @@ Selector::~Selector() = default;
 
 int Selector::fileno() const { return -1; }
 
+Selector* Selector::inner() const { return nullptr; }
+
 std::error_code Selector::add(int fd, Interest interest, void* data) {
   if (is_forked_child()) return Errc::used_after_fork;
   if (fd < 0) return system_error_code(EBADF);
   if (find(fd) != nullptr) return Errc::already_registered;
+  if (!is_supported(interest)) return std::make_error_code(std::errc::operation_not_supported);
   if (static_cast<std::size_t>(fd) >= records_.size()) {
     if (!System::real().is_open(fd)) return system_error_code(EBADF);  // before growing for it
     const auto needed = static_cast<std::size_t>(fd) + 1;
@@ -36,26 +41,35 @@ std::error_code Selector::add(int fd, Interest interest, void* data) {
     records_.resize(size);
   }
   Record& record = records_[static_cast<std::size_t>(fd)];
+  const std::uint32_t new_generation = record.generation + 1;
+  const bool is_change_queued = record.is_change_queued;
+  record = Record{};
+  record.generation = new_generation;
+  record.is_change_queued = is_change_queued;
+  struct Undo {  // unless it comes to a good end
+    Record* record;
+    ~Undo() {
+      if (record == nullptr) return;
+      record->is_registered = false;
+      record->key = SelectorKey{-1, Interest::none, nullptr};
+    }
+  };
+  Undo undo{&record};
   record.key = SelectorKey{fd, interest, data};
-  ++record.generation;
-  record.applied = Interest::none;
-  record.is_always_ready = false;
-  record.is_closed = false;
-  if (const std::error_code error = attach(fd, record)) return error;
   record.is_registered = true;
+  if (const std::error_code error = attach(fd, record)) return error;
+  undo.record = nullptr;
   ++size_;
   return {};
 }
 
 std::error_code Selector::attach(int fd, Record& record) {
-  const bool backend_sees_fd =
-      record.key.interest != Interest::none && closed_fd_check_ == ClosedFdCheck::by_backend;
+  const bool backend_sees_fd = closed_fd_check_ == ClosedFdCheck::by_backend;
   if (!backend_sees_fd && !System::real().is_open(fd)) return system_error_code(EBADF);
-  if (record.key.interest == Interest::none) return {};
   const int error = change(fd, Interest::none, record.key.interest);
   if (error == EPERM) {
-    record.is_always_ready = true;
     always_ready_.push_back(fd);
+    record.is_always_ready = true;
   } else if (error != 0) {
     return system_error_code(error);
   }
@@ -67,44 +81,51 @@ std::error_code Selector::modify(int fd, Interest interest, void* data) {
   if (is_forked_child()) return Errc::used_after_fork;
   Record* record = find(fd);
   if (record == nullptr) return Errc::not_registered;
+  if (!is_supported(interest)) return std::make_error_code(std::errc::operation_not_supported);
   record->key.interest = interest;
   record->key.data = data;
-  if (record->applied != interest && !record->is_change_queued) {
-    changed_.push_back(fd);
-    record->is_change_queued = true;
-  }
+  if (std::exchange(record->is_hang_up_told, false)) record->is_unapplied = true;
+  if (needs_change(*record)) queue_change(fd, *record);
   return {};
+}
+
+/// Takes no memory: there is room for each registered one, once.
+void Selector::queue_change(int fd, Record& record) {
+  if (std::exchange(record.is_change_queued, true)) return;
+  changed_.push_back(fd);
 }
 
 std::error_code Selector::remove(int fd) {
   if (is_forked_child()) return Errc::used_after_fork;
   Record* record = find(fd);
   if (record == nullptr) return Errc::not_registered;
-  if (record->is_always_ready) {
-    always_ready_.erase(std::find(always_ready_.begin(), always_ready_.end(), fd));
-  } else if (record->applied != Interest::none) {
-    change(fd, record->applied, Interest::none);
-  }
   record->is_registered = false;
   record->key = SelectorKey{-1, Interest::none, nullptr};
   --size_;
+  if (record->is_always_ready) {
+    always_ready_.erase(std::find(always_ready_.begin(), always_ready_.end(), fd));
+  } else {
+    change(fd, record->applied, Interest::none);
+  }
   return {};
 }
 
 std::error_code Selector::select(std::optional<Duration> timeout, std::vector<Ready>& ready) {
   ready.clear();
   if (is_forked_child()) return Errc::used_after_fork;
+  struct Reporting {
+    std::vector<Ready>*& target;
+    ~Reporting() { target = nullptr; }
+  };
   ready_ = &ready;
+  const Reporting reporting{ready_};
   if (!changed_.empty()) apply_changes();
-  if (const int error = std::exchange(shortage_, 0)) {
-    ready_ = nullptr;
-    return system_error_code(error);
-  }
+  // What was found closed is told first; the next one tries again, and tells of the shortage.
+  const int error = std::exchange(shortage_, 0);
+  if (error != 0 && ready.empty()) return system_error_code(error);
   if (!always_ready_.empty()) report_always_ready();
   if (!ready.empty()) timeout = Duration::zero();
-  const std::error_code error = wait_until_ready(timeout);
-  ready_ = nullptr;
-  return error;
+  return wait_until_ready(timeout);
 }
 
 std::error_code Selector::wait_until_ready(std::optional<Duration> timeout) {
@@ -114,8 +135,8 @@ std::error_code Selector::wait_until_ready(std::optional<Duration> timeout) {
   if (timeout && !is_finite) timeout = Duration::zero();
   for (;;) {
     const int error = wait(timeout);
-    if (error != 0 && error != EINTR) return system_error_code(error);
     if (!ready_->empty()) return {};
+    if (error != 0 && error != EINTR) return system_error_code(error);
     if (timeout && !is_finite) {
       if (error == 0) return {};
     } else if (is_finite) {
@@ -136,37 +157,56 @@ bool Selector::flush() {
 }
 
 void Selector::apply_changes() {
+  struct Rest {  // where one throws, those that are left stay queued
+    Selector& selector;
+    std::size_t done = 0;
+    ~Rest() {
+      std::vector<int>& all = selector.applying_;
+      while (done < all.size()) selector.changed_.push_back(all[done++]);
+      all.clear();
+    }
+  };
   applying_.swap(changed_);
-  for (const int fd : applying_) {
+  Rest rest{*this};
+  for (; rest.done < applying_.size(); ++rest.done) {
+    const int fd = applying_[rest.done];
     Record& record = records_[static_cast<std::size_t>(fd)];
-    record.is_change_queued = false;
-    if (record.is_registered && record.applied != record.key.interest) apply(fd, record);
+    if (!needs_change(record)) {
+      record.is_change_queued = false;
+    } else {
+      apply(fd, record);
+    }
   }
-  applying_.clear();
 }
 
 void Selector::apply(int fd, Record& record) {
-  if (record.is_always_ready || record.is_closed) {
+  int error = 0;
+  if (!record.is_always_ready && !record.is_closed) {
+    error = change(fd, record.applied, record.key.interest);
+  }
+  // Anything else, such as the kernel's want of memory or its limit of watches (epoll_ctl(2)), says
+  // nothing of the descriptor.
+  const bool is_closed = error == EBADF || error == ENOENT;
+  const bool is_always_ready = error == EPERM;
+  if (is_always_ready) always_ready_.push_back(fd);
+  if (is_closed && ready_ != nullptr) report_closed(fd);
+  record.is_change_queued = false;
+  if (error == 0 || is_always_ready || (is_closed && ready_ != nullptr)) {
     record.applied = record.key.interest;
+    record.is_unapplied = false;
+    record.is_always_ready |= is_always_ready;
     return;
   }
-  const int error = change(fd, record.applied, record.key.interest);
-  // epoll_ctl(2): the kernel's memory or its limit of watches, which says nothing of the
-  // descriptor.
-  const bool is_short = error == ENOSPC || error == ENOMEM;
-  if (is_short || (error != 0 && error != EPERM && ready_ == nullptr)) {
-    if (is_short) shortage_ = error;
-    changed_.push_back(fd);  // flush() has nobody to tell; select() will try again
-    record.is_change_queued = true;
-    return;
-  }
-  record.applied = record.key.interest;
-  if (error == EPERM) {
-    record.is_always_ready = true;
-    always_ready_.push_back(fd);
-  } else if (error != 0) {
-    report_closed(fd);
-  }
+  if (!is_closed) shortage_ = error;
+  queue_change(fd, record);  // flush() has nobody to tell; select() will try again
+}
+
+void Selector::apply_again(int fd) {
+  Record* record = find(fd);
+  if (record == nullptr) return;
+  record->is_hang_up_told = false;
+  record->is_unapplied = true;
+  queue_change(fd, *record);
 }
 
 void Selector::report_always_ready() {
@@ -182,9 +222,35 @@ void Selector::report_always_ready() {
 void Selector::report_closed(int fd) {
   Record* record = find(fd);
   if (record == nullptr || record->is_closed) return;
-  report(fd, Interest::read_write, record->generation);
+  report(fd, ~Interest::none, record->generation);
   record->is_closed = true;
   change(fd, record->applied, Interest::none);
+}
+
+/// Nothing in `events` is waited for.
+bool Selector::report_unwanted(Record& record, Interest events) {
+  if (record.key.interest != Interest::none) return true;
+  const bool is_due = record.is_registered && !record.is_hang_up_told && has(events, hang_up);
+  if (!is_due) return false;
+  record.is_hang_up_told = true;
+  try {
+    ready_->emplace_back(NewReady{record.key, Interest::none});
+  } catch (const std::bad_alloc&) {
+    apply_again(record.key.fd);  // the kernel won't say it a second time by itself
+    throw;
+  }
+  return false;
+}
+
+bool Selector::is_watched(int fd) const {
+  const Record* record = find(fd);
+  return record != nullptr && !record->is_closed;
+}
+
+bool Selector::awaits_hang_up(int fd) const {
+  const Record* record = find(fd);
+  return record != nullptr && !record->is_closed && !record->is_hang_up_told &&
+         record->key.interest == Interest::none;
 }
 
 const SelectorKey* Selector::get_key(int fd) const {

@@ -216,3 +216,30 @@ TEST_CASE("A host that is gone leaves both loops usable") {
   loop.run();
   CHECK(ran);
 }
+
+TEST_CASE("A hosted loop's handler that waits for nothing is told of a hang-up") {
+  class Handler final : public pawl::IoHandler {
+   public:
+    Handler(EventLoop& its_loop, int its_fd) : loop(its_loop), fd(its_fd) {
+      REQUIRE_FALSE(loop.add_handler(fd, pawl::Interest::read, *this));
+      REQUIRE_FALSE(loop.modify_handler(fd, pawl::Interest::none));
+    }
+    void on_ready(pawl::Interest events) override {
+      is_told = events == pawl::Interest::none;
+      loop.remove_handler(fd);
+    }
+    std::string describe() const override { return "handler"; }
+
+    EventLoop& loop;
+    int fd;
+    bool is_told = false;
+  };
+  Program program;
+  EventLoop loop;
+  const LibevHost host(program.loop(), loop);
+  Pipe pipe;
+  const Handler handler(loop, pipe.reader.get());
+  loop.call_later(5ms, [&] { pipe.writer.reset(); });
+  program.run();  // returns: nothing is left
+  CHECK(handler.is_told);
+}

@@ -467,6 +467,57 @@ TEST_CASE("A handler is told what it asked for and nothing else") {
   CHECK(loop.remove_handler(pair.ours.get()));
 }
 
+TEST_CASE("A handler that waits for nothing is told of a hang-up, once after each change") {
+  EventLoop loop;
+  SocketPair pair;
+  write_byte(pair.theirs.get());
+  TestHandler handler;
+  REQUIRE_FALSE(loop.add_handler(pair.ours.get(), Interest::none, handler));
+  pass(loop);
+  CHECK(handler.calls() == 0);
+  pair.theirs.reset();
+  loop.run_once();
+  CHECK(handler.calls() == 1);
+  CHECK(handler.last() == Interest::none);
+  const pawl::TimePoint start = loop.time();
+  loop.run_once(5ms);
+  CHECK(loop.time() - start >= 5ms);
+  CHECK(handler.calls() == 1);
+
+  CHECK_FALSE(loop.modify_handler(pair.ours.get(), Interest::read));
+  pass(loop);
+  CHECK(handler.last() == Interest::read);
+  CHECK_FALSE(loop.modify_handler(pair.ours.get(), Interest::none));
+  for (int i = 0; i < 3; ++i) pass(loop);
+  CHECK(handler.calls() == 3);
+  CHECK(handler.last() == Interest::none);
+  CHECK(loop.remove_handler(pair.ours.get()));
+}
+
+TEST_CASE("A handler that another one turned on in the same pass isn't told of nothing") {
+  EventLoop loop;
+  SocketPair pairs[2];
+  std::vector<std::pair<std::size_t, Interest>> told;
+  const auto turn_other_on = [&](std::size_t self, Interest events) {
+    told.emplace_back(self, events);
+    loop.modify_handler(pairs[1 - self].ours.get(), Interest::read);
+  };
+  TestHandler handlers[2] = {TestHandler([&](Interest events) { turn_other_on(0, events); }),
+                             TestHandler([&](Interest events) { turn_other_on(1, events); })};
+  for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+    loop.add_handler(pairs[i].ours.get(), Interest::none, handlers[i]);
+    pairs[i].theirs.reset();
+  }
+  pass(loop);
+  REQUIRE(told.size() == 1);
+  CHECK(told[0].second == Interest::none);
+  const std::size_t other = 1 - told[0].first;
+  pass(loop);
+  REQUIRE(told.size() == 2);
+  CHECK(told[1] == std::pair(other, Interest::read));
+  for (const SocketPair& pair : pairs) loop.remove_handler(pair.ours.get());
+}
+
 TEST_CASE("A handler that another one turned off in the same pass isn't called") {
   EventLoop loop;
   const UniqueFd fds[2] = {readable_eventfd(), readable_eventfd()};

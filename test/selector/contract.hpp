@@ -38,8 +38,6 @@ class SelectorContract {
   /// True exactly when a wait of 2 ms ends empty, not early, and hardly used the processor.
   bool waits_quietly();
 
-  /// True exactly on libev's io_uring, which can't take much (see libev_selector.cpp).
-  bool is_fragile() const { return is_named("libev:iouring"); }
   bool is_named(std::string_view name) const { return selector->name() == name; }
 
   std::unique_ptr<pawl::Selector> selector;

@@ -100,32 +100,6 @@ TEST_CASE_METHOD(SelectorContract, "A descriptor that is removed and added again
   CHECK(look() == Events{{fd, Interest::read}});
 }
 
-TEST_CASE_METHOD(SelectorContract, "Interest in nothing waits for nothing, a hang-up included") {
-  SocketPair pair;
-  Pipe pipe;
-  const UniqueFd refused = refused_udp_socket();
-  const std::vector<int> fds{pair.ours.get(), pipe.reader.get(), refused.get()};
-  const bool from_the_start = GENERATE(true, false);
-  for (const int fd : fds) {
-    REQUIRE_FALSE(selector->add(fd, from_the_start ? Interest::none : Interest::read_write));
-  }
-  if (!from_the_start) {
-    look();
-    for (const int fd : fds) REQUIRE_FALSE(selector->modify(fd, Interest::none));
-  }
-  write_byte(pair.theirs.get());
-  pair.theirs.reset();
-  pipe.writer.reset();
-  CHECK(waits_quietly());
-  CHECK(selector->size() == 3);
-
-  for (const int fd : fds) REQUIRE_FALSE(selector->modify(fd, Interest::read));
-  CHECK(look() ==
-        Events{{fds[0], Interest::read}, {fds[1], Interest::read}, {fds[2], Interest::read}});
-  for (const int fd : fds) REQUIRE_FALSE(selector->modify(fd, Interest::none));
-  CHECK(waits_quietly());
-}
-
 TEST_CASE_METHOD(SelectorContract, "A peer that has gone wakes readers and writers") {
   SocketPair reading;
   SocketPair writing;
@@ -288,7 +262,6 @@ std::vector<SocketPair> many_pairs(const DescriptorLimit& limit) {
 }  // namespace
 
 TEST_CASE_METHOD(SelectorContract, "Of 2,000 descriptors exactly the half that stays is reported") {
-  if (is_fragile()) return;
   const DescriptorLimit limit;
   const std::vector<SocketPair> pairs = many_pairs(limit);
   Events expected;
@@ -316,7 +289,6 @@ TEST_CASE_METHOD(SelectorContract, "Of 2,000 descriptors exactly the half that s
 }
 
 TEST_CASE_METHOD(SelectorContract, "One look finds the one that is left among many removed") {
-  if (is_fragile()) return;
   const DescriptorLimit limit;
   const std::vector<SocketPair> pairs = many_pairs(limit);
   if (pairs.empty()) return;

@@ -13,7 +13,10 @@ using pawl::Interest;
 
 static_assert((Interest::read | Interest::write) == Interest::read_write);
 static_assert((Interest::read_write & Interest::write) == Interest::write);
-static_assert(~Interest::read == Interest::write && ~Interest::none == Interest::read_write);
+static_assert(~Interest::read == (Interest::write | Interest::priority));
+static_assert(~Interest::none == (Interest::read_write | Interest::priority));
+static_assert(~~Interest::priority == Interest::priority);
+static_assert((Interest::read_write | Interest::priority) != Interest::read_write);
 static_assert(has(Interest::read_write, Interest::read));
 static_assert(!has(Interest::read, Interest::read_write));
 static_assert(has(Interest::read, Interest::none));

@@ -15,7 +15,10 @@
 namespace pawl {
 
 /// What to wait for on a descriptor, and what has come. Combine with `| & ~`.
-enum class Interest : std::uint8_t { none = 0, read = 1, write = 2, read_write = 3 };
+///
+/// `priority` is what poll(2) calls POLLPRI: a byte of urgent data on a TCP socket, a change of
+/// /proc/self/mounts or of some files in /sys. libev's backends can't wait for it.
+enum class Interest : std::uint8_t { none = 0, read = 1, write = 2, read_write = 3, priority = 4 };
 
 constexpr Interest operator|(Interest a, Interest b) {
   return static_cast<Interest>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
@@ -24,7 +27,7 @@ constexpr Interest operator&(Interest a, Interest b) {
   return static_cast<Interest>(static_cast<unsigned>(a) & static_cast<unsigned>(b));
 }
 constexpr Interest operator~(Interest a) {
-  return static_cast<Interest>(~static_cast<unsigned>(a) & 3U);
+  return static_cast<Interest>(~static_cast<unsigned>(a) & 7U);
 }
 constexpr Interest& operator|=(Interest& a, Interest b) { return a = a | b; }
 constexpr Interest& operator&=(Interest& a, Interest b) { return a = a & b; }
@@ -38,7 +41,8 @@ struct SelectorKey {
   void* data;
 };
 
-/// One descriptor that can go on, and with what. `events` is part of `key.interest`.
+/// One descriptor that can go on, and with what. `events` is part of `key.interest`; it is
+/// `Interest::none` when an error or a hang-up came while nothing was waited for.
 struct Ready {
   SelectorKey key;
   Interest events;
@@ -52,8 +56,11 @@ class ForkGuard;
 /// Threads:  one at a time; there is no lock inside.
 /// Calls:    no user code. Adding and removing between two waits is always safe.
 /// Promises: level-triggered; readiness may be spurious, never lost. An error or a hang-up wakes
-///           every interest that is registered. Regular files and directories are always ready. A
-///           descriptor that was closed while registered is reported as ready once where the kernel
+///           every interest that is registered (on select(2) of both the reader alone, where it
+///           makes nothing writable), and is told to a registration that waits for
+///           nothing too: once after each `add` and each `modify`, so that nobody spins while
+///           nobody acts. Regular files and directories are always ready. A descriptor that was
+///           closed while registered is reported as ready once where the kernel
 ///           lets us see it, and is silent from then on until it is removed; a number that was
 ///           removed, closed and used again never gets the old one's events.
 /// Fails:    by `std::error_code`, the same one on each backend; throws `std::bad_alloc` only.
@@ -64,14 +71,19 @@ class PAWL_API Selector {
   Selector(const Selector&) = delete;
   Selector& operator=(const Selector&) = delete;
 
-  /// Registers `fd`. `Interest::none` keeps the registration and waits for nothing.
-  /// Fails with `std::errc::bad_file_descriptor` (negative, or not open) and
-  /// `Errc::already_registered`.
+  /// Registers `fd`. `Interest::none` keeps the registration and waits for nothing, but is told of
+  /// an error or a hang-up, once.
+  /// Fails with `std::errc::bad_file_descriptor` (negative, or not open),
+  /// `Errc::already_registered`, `std::errc::operation_not_supported` (libev has no
+  /// `Interest::priority`), and `std::errc::no_space_on_device` or `std::errc::not_enough_memory`
+  /// when the kernel has no room.
   std::error_code add(int fd, Interest interest, void* data = nullptr);
 
   /// Changes interest and data of a registered `fd`. Costs no system call: changes are put
-  /// together and told to the kernel when `select` is about to wait.
-  /// Fails with `Errc::not_registered`.
+  /// together and told to the kernel when `select` is about to wait. With `Interest::none`, also
+  /// when it was that before, an error or a hang-up is told once more.
+  /// Fails with `Errc::not_registered` and `std::errc::operation_not_supported`, and then changes
+  /// nothing.
   std::error_code modify(int fd, Interest interest, void* data = nullptr);
 
   /// Forgets `fd`. Works on a closed descriptor too. Fails with `Errc::not_registered`.
@@ -101,6 +113,11 @@ class PAWL_API Selector {
   /// Whoever waits on it calls `flush` first.
   virtual int fileno() const;
 
+  /// To nest this in another loop where `fileno` is -1, by watching each registered descriptor: the
+  /// selector inside of this one that has those which can't be watched so, for hang-ups alone. Its
+  /// `fileno` is to be watched as well, for reading, and its `flush` called first. Or null.
+  virtual Selector* inner() const;
+
   /// Tells the kernel at once what `modify` put together. True exactly when `select` has something
   /// to report that `fileno` can't show, such as a regular file.
   bool flush();
@@ -109,21 +126,32 @@ class PAWL_API Selector {
   /// Who notices that a descriptor which is to be watched isn't open.
   enum class ClosedFdCheck { by_base, by_backend };
 
-  Selector(std::string_view name, ClosedFdCheck check);
+  /// `supported`: what can be waited for; more is refused.
+  Selector(std::string_view name, ClosedFdCheck check, Interest supported = Interest::read_write);
+
+  /// For `report`: an error or a hang-up, which wakes every interest.
+  static constexpr Interest hang_up{0x87};
 
   /// For `wait`: `fd` has `events`. False when nobody waits for them (removed, paused or closed),
-  /// which asks the backend to see to it that the kernel doesn't bring them again. It must have
-  /// been registered, some time.
+  /// which asks the backend to see to it that the kernel doesn't bring them again; but for those of
+  /// a hang-up when `awaits_hang_up`. It must have been registered, some time.
   bool report(int fd, Interest events, std::uint32_t event_generation) {
-    const Record& record = records_[static_cast<std::size_t>(fd)];
+    Record& record = records_[static_cast<std::size_t>(fd)];
     if (record.generation != event_generation || record.is_closed) return false;
     const Interest wanted = events & record.key.interest;  // none after remove()
-    if (wanted == Interest::none) return record.key.interest != Interest::none;
+    if (__builtin_expect(wanted == Interest::none, false)) return report_unwanted(record, events);
     ready_->emplace_back(NewReady{record.key, wanted});
     return true;
   }
   /// For `wait`: `fd` isn't open (any more).
   void report_closed(int fd);
+  /// For `wait`: the kernel took `fd` out, for want of room. It is asked again before the next
+  /// wait.
+  void apply_again(int fd);
+  /// True exactly while `fd` is registered and hasn't been seen closed.
+  bool is_watched(int fd) const;
+  /// True exactly while `fd` is registered with `Interest::none` and is to be told of a hang-up.
+  bool awaits_hang_up(int fd) const;
   /// The number of the registration that `fd` has now; a later one has another.
   std::uint32_t generation(int fd) const {
     return records_[static_cast<std::size_t>(fd)].generation;
@@ -140,6 +168,8 @@ class PAWL_API Selector {
     bool is_change_queued = false;      // true exactly while fd stands in changed_
     bool is_always_ready = false;       // true exactly when the kernel refuses to watch it (EPERM)
     bool is_closed = false;             // true exactly when it was seen closed and reported once
+    bool is_hang_up_told = false;       // true exactly when it was, to an interest in nothing
+    bool is_unapplied = false;          // true exactly when `applied` isn't what the backend knows
   };
 
   /// Makes a `Ready` where it is to stay, instead of moving it there.
@@ -149,8 +179,9 @@ class PAWL_API Selector {
     operator Ready() const { return Ready{key, events}; }
   };
 
-  /// Tells the kernel (or remembers for `wait`) that `fd` goes from one interest to another; none
-  /// is "not there". Returns an errno: EPERM means "always ready".
+  /// Tells the kernel (or remembers for `wait`) that `fd` goes from one interest to another. To
+  /// none: it waits for a hang-up alone, or isn't there any more unless `is_watched`. Returns an
+  /// errno: EPERM means "always ready". What throws has changed nothing.
   virtual int change(int fd, Interest from, Interest to) = 0;
   /// Waits once, `report`s what came, and returns an errno; EINTR is fine, early is fine.
   virtual int wait(std::optional<Duration> timeout) = 0;
@@ -161,14 +192,21 @@ class PAWL_API Selector {
     return index < records_.size() && records_[index].is_registered ? &records_[index] : nullptr;
   }
   Record* find(int fd) { return const_cast<Record*>(static_cast<const Selector&>(*this).find(fd)); }
+  bool is_supported(Interest interest) const { return (interest & supported_) == interest; }
   std::error_code attach(int fd, Record& record);
+  void queue_change(int fd, Record& record);
+  bool needs_change(const Record& record) const {
+    return record.is_registered && (record.is_unapplied || record.applied != record.key.interest);
+  }
   void apply(int fd, Record& record);
   void apply_changes();
+  bool report_unwanted(Record& record, Interest events);
   void report_always_ready();
   std::error_code wait_until_ready(std::optional<Duration> timeout);
 
   std::string_view name_;
   ClosedFdCheck closed_fd_check_;
+  Interest supported_;
   std::size_t size_ = 0;
   std::vector<Record> records_;  // by fd
   std::vector<int> changed_;
@@ -182,12 +220,12 @@ class PAWL_API Selector {
 
 /// Makes a selector by name, else by the variable PAWL_SELECTOR, else the best that works here.
 ///
-/// Throws `std::invalid_argument` for a name it doesn't know, and lists those that it does; throws
-/// `std::system_error` when the kernel refuses.
+/// Throws `std::invalid_argument` for a name it doesn't know, and lists those that it does, and for
+/// libev:iouring, which aborts the process under load; throws `std::system_error` when the kernel
+/// refuses.
 PAWL_API std::unique_ptr<Selector> make_selector(std::string_view name = {});
 
-/// The names that work here, best first: epoll, poll, select, libev, libev:epoll … (Not in it but
-/// known by name: libev:iouring, which aborts under load on Linux 5.13 and later.)
+/// The names that work here, best first: epoll, poll, select, libev, libev:epoll …
 PAWL_API std::vector<std::string_view> available_selectors();
 
 }  // namespace pawl
