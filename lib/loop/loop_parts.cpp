@@ -159,8 +159,8 @@ std::error_code LoopParts::select(std::optional<Duration> limit) {
 }
 
 std::optional<Duration> LoopParts::wait_limit(std::optional<Duration> limit) const {
-  const bool has_work = !ready.empty() || next_letter < letters.size() || !pass_end.empty() ||
-                        !deferred.empty();
+  const bool has_work =
+      !ready.empty() || next_letter < letters.size() || !pass_end.empty() || !deferred.empty();
   if (has_work) return Duration::zero();
   const std::optional<TimePoint> deadline = next_deadline();
   if (!deadline || (limit && *limit <= Duration::zero())) return limit;
@@ -267,7 +267,11 @@ std::string LoopParts::why_alive() {
   return text;
 }
 
-void LoopParts::on_ready(Interest) { mailbox->drain_wake_fd(); }
+void LoopParts::on_ready(Interest) {
+  // Somebody closed a descriptor that wasn't theirs: it would be ready again and again.
+  const std::error_code error = mailbox->drain_wake_fd();
+  if (error) throw std::system_error(error, "EventLoop: reading the wake-up");
+}
 
 std::string LoopParts::describe() const { return "wake-up"; }
 

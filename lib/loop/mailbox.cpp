@@ -70,9 +70,10 @@ void Mailbox::leave_pass() noexcept {
   if (has_letters_.load() || is_stopping_.load() || signals_.load() != 0) wake();
 }
 
-void Mailbox::drain_wake_fd() noexcept {
+std::error_code Mailbox::drain_wake_fd() noexcept {
   std::uint64_t count;
-  system_.read(wake_fd_, &count, sizeof count);
+  const SystemResult result = system_.read(wake_fd_, &count, sizeof count);
+  return result.would_block() ? std::error_code() : result.code();
 }
 
 void Mailbox::take_letters(Letters& letters) {

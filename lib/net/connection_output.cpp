@@ -129,7 +129,9 @@ bool Connection::is_unix() const {
   if (fd_ < 0) return peer_.is_unix();
   int domain = 0;
   unsigned bytes = sizeof domain;
-  loop_.system().getsockopt(fd_, SOL_SOCKET, SO_DOMAIN, &domain, &bytes);
+  if (!loop_.system().getsockopt(fd_, SOL_SOCKET, SO_DOMAIN, &domain, &bytes).ok()) {
+    return peer_.family() != Endpoint::Family::ipv4 && peer_.family() != Endpoint::Family::ipv6;
+  }
   return domain == AF_UNIX;
 }
 

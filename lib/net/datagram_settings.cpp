@@ -229,11 +229,13 @@ std::error_code DatagramSocket::change_source(int name, const Endpoint& group,
   return loop_.system().setsockopt(fd_, level_of(group), name, &request, sizeof request).code();
 }
 
-std::uint64_t DatagramSocket::dropped_by_kernel() const {
+std::optional<std::uint64_t> DatagramSocket::dropped_by_kernel() const {
   if (fd_ < 0) return 0;
   std::array<std::uint32_t, SK_MEMINFO_VARS> counters{};
   unsigned bytes = sizeof counters;
-  loop_.system().getsockopt(fd_, SOL_SOCKET, SO_MEMINFO, counters.data(), &bytes);
+  const SystemResult asked =
+      loop_.system().getsockopt(fd_, SOL_SOCKET, SO_MEMINFO, counters.data(), &bytes);
+  if (!asked.ok()) return std::nullopt;
   return counters[SK_MEMINFO_DROPS];
 }
 

@@ -16,6 +16,7 @@
 #include <system_error>
 #include <utility>
 
+#include "net/connect_result.hpp"
 #include "net/socket_address.hpp"
 #include "net/socket_settings.hpp"
 #include "pawl/system/system.hpp"
@@ -147,16 +148,11 @@ std::error_code Dialer::Attempt::check() {
 }
 
 std::error_code Dialer::Attempt::look() const {
-  int error = 0;
-  unsigned bytes = sizeof error;
-  const SystemResult result = system().getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &bytes);
-  if (!result.ok()) return result.code();
-  if (error != 0) return system_error_code(error);
+  if (const std::error_code error = connect_result(system(), fd_)) return error;
   SocketAddress peer;
-  const SystemResult connected = system().getpeername(fd_, peer.get(), peer.bytes_pointer());
-  if (connected.error == ENOTCONN) return system_error_code(EINPROGRESS);  // a spurious wake-up
   SocketAddress local;
-  if (connected.ok() && system().getsockname(fd_, local.get(), local.bytes_pointer()).ok() &&
+  if (system().getpeername(fd_, peer.get(), peer.bytes_pointer()).ok() &&
+      system().getsockname(fd_, local.get(), local.bytes_pointer()).ok() &&
       local.endpoint().port() != 0 && local.endpoint() == peer.endpoint()) {
     return Errc::self_connect;  // TCP's simultaneous open
   }

@@ -12,6 +12,7 @@
 
 #include "loop/loop_parts.hpp"
 #include "net/accept_error.hpp"
+#include "net/connect_result.hpp"
 #include "net/socket_address.hpp"
 #include "pawl/system/system.hpp"
 
@@ -75,15 +76,9 @@ class Connect final : public Operation<> {
 
  private:
   bool has_ended() {
-    int error = 0;
-    unsigned bytes = sizeof error;
-    const SystemResult asked = system().getsockopt(fd(), SOL_SOCKET, SO_ERROR, &error, &bytes);
-    if (!asked.ok()) error = asked.error;
-    error_ = system_error_code(error);
-    if (error != 0) return true;
-    SocketAddress peer;
-    const SystemResult result = system().getpeername(fd(), peer.get(), peer.bytes_pointer());
-    return result.error != ENOTCONN;
+    error_ = connect_result(system(), fd());
+    if (error_ == std::errc::operation_in_progress) return false;  // a spurious wake-up
+    return true;
   }
   void call_with_result(Callback& callback) override { callback(error_); }
 

@@ -31,12 +31,16 @@ TEST_CASE("A post wakes a loop that waits, whatever its wake-up's calls answer o
   each_call_fails([](CallTrial& trial) {
     pawl::EventLoop& loop = trial.loop();
     bool is_called = false;
-    std::thread other;
+    struct Joined {
+      ~Joined() {
+        if (thread.joinable()) thread.join();
+      }
+      std::thread thread;
+    } other;
     loop.call_soon([&] {
-      other = std::thread([&] { loop.call_soon_threadsafe([&] { is_called = true; }); });
+      other.thread = std::thread([&] { loop.call_soon_threadsafe([&] { is_called = true; }); });
     });
     trial.run_until([&] { return is_called; });
-    if (other.joinable()) other.join();
   });
 }
 

@@ -49,7 +49,7 @@ class PAWL_API Mailbox : public std::enable_shared_from_this<Mailbox> {
 
   /// Readable when the loop must wake up.
   int wake_fd() const { return wake_fd_; }
-  void drain_wake_fd() noexcept;
+  std::error_code drain_wake_fd() noexcept;
   /// Announces that the loop is about to wait; false when something came and it must not.
   bool begin_wait();
   void end_wait() { is_waiting_.store(false, std::memory_order_relaxed); }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -176,9 +177,9 @@ class PAWL_API DatagramSocket final : private IoHandler {
   std::uint64_t bytes_sent() const { return bytes_sent_; }
   /// Accepted, and told as lost by `on_error`.
   std::uint64_t datagrams_lost() const { return datagrams_lost_; }
-  /// Those that came and found the receive buffer full. Asks the kernel; 0 for a Unix socket, whose
-  /// senders wait instead, and when it is DONE.
-  std::uint64_t dropped_by_kernel() const;
+  /// Those that came and found the receive buffer full; 0 for a Unix socket, whose senders wait
+  /// instead, and when it is DONE. Asks the kernel; none where it doesn't tell.
+  std::optional<std::uint64_t> dropped_by_kernel() const;
 
   /// "datagram socket at 127.0.0.1:53 to 127.0.0.1:80 OPEN, 0 datagrams unsent"; when it is DONE,
   /// what ended it.
