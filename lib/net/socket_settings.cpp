@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "net/socket_settings.hpp"
 
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <limits>
 
@@ -28,6 +30,9 @@ class Settings {
     if (result_.error) return;
     const SystemResult set = system_.setsockopt(fd_, level, option, value, bytes);
     if (!set.ok()) result_ = {set.code(), name};
+  }
+  void fail(std::string_view name, int error) {
+    if (!result_.error) result_ = {system_error_code(error), name};
   }
   SettingResult result() const { return result_; }
 
@@ -73,9 +78,12 @@ SettingResult apply_settings(System& system, int fd, const SocketOptions& option
   settings.set(options.type_of_service != 0, is_ipv6 ? "IPV6_TCLASS" : "IP_TOS",
                is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, is_ipv6 ? IPV6_TCLASS : IP_TOS,
                options.type_of_service);
-  if (!options.interface.empty()) {
-    settings.set("SO_BINDTODEVICE", SOL_SOCKET, SO_BINDTODEVICE, options.interface.data(),
-                 static_cast<unsigned>(options.interface.size()));
+  const std::string& interface = options.interface;
+  if (interface.find('\0') != std::string::npos || interface.size() >= IFNAMSIZ) {
+    settings.fail("SO_BINDTODEVICE", ENODEV);  // the kernel would cut it
+  } else if (!interface.empty()) {
+    settings.set("SO_BINDTODEVICE", SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
+                 static_cast<unsigned>(interface.size()));
   }
   return settings.result();
 }
