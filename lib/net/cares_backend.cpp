@@ -24,11 +24,13 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
 #include "net/address_order.hpp"
 #include "net/cares_sockets.hpp"
+#include "net/dns_reply_head.hpp"
 #include "net/dns_search.hpp"
 #include "net/hosts_file.hpp"
 #include "net/resolver_backend.hpp"
@@ -43,6 +45,9 @@ namespace {
 
 // A name server's socket buffer holds some hundred datagrams; what is lost costs seconds.
 constexpr std::size_t asking_limit = 64;
+constexpr int server_failure = 2;  // RFC 1035 §4.1.1
+constexpr int type_a = 1;          // RFC 1035 §3.2.2
+constexpr int type_aaaa = 28;      // RFC 3596 §2.1
 constexpr std::uint16_t dns_port = 53;
 constexpr Duration longest_lifetime = std::chrono::hours(7 * 24);  // RFC 8767 §4
 
@@ -90,7 +95,11 @@ DnsAnswer to_answer(int status, const ares_addrinfo* results) {
 class CaresBackend final : public ResolverBackend {
  public:
   CaresBackend(EventLoop& loop, const ResolverOptions& options, Sink sink)
-      : loop_(loop), options_(options), sink_(std::move(sink)), sockets_(loop, [this] { look(); }) {
+      : loop_(loop),
+        options_(options),
+        sink_(std::move(sink)),
+        sockets_(
+            loop, [this] { look(); }, [this](std::string_view message) { on_message(message); }) {
     // Once in a process; on Unix it sets nothing that would have to be given back.
     static const int status = ::ares_library_init(ARES_LIB_INIT_ALL);
     if (status != ARES_SUCCESS) throw std::bad_alloc();
@@ -112,6 +121,7 @@ class CaresBackend final : public ResolverBackend {
     CaresBackend& backend;
     Search* search;  // null when nobody wants its answer any more
     std::size_t family;
+    int last_code = 0;  // of the replies to it (RFC 1035 §4.1.1)
   };
   /// One lookup.
   struct Search {
@@ -144,6 +154,7 @@ class CaresBackend final : public ResolverBackend {
   static void on_answer(void* data, int status, int timeouts, ares_addrinfo* results);
   void settle() noexcept;
   bool arm_timer();
+  void on_message(std::string_view message);
 
   EventLoop& loop_;
   const ResolverOptions options_;
@@ -210,7 +221,7 @@ void CaresBackend::ask_for(Search& search) {
 void CaresBackend::ask_for(Search& search, std::size_t family) {
   std::unique_ptr<Question> question;
   try {
-    question = std::make_unique<Question>(Question{*this, &search, family});
+    question = std::make_unique<Question>(Question{*this, &search, family, 0});
   } catch (const std::bad_alloc&) {
     search.way->take(family, failure(ARES_ENOMEM));
     search.is_changed = true;
@@ -383,6 +394,20 @@ bool CaresBackend::arm_timer() {
   }
 }
 
+/// c-ares keeps to itself why it goes to the next server; for the search it matters.
+void CaresBackend::on_message(std::string_view message) {
+  const DnsReplyHead head = DnsReplyHead::parse(message);
+  if (head.code == 0) return;
+  for (auto& each : searches_) {
+    for (Question* question : each.second.questions) {
+      if (question == nullptr) continue;
+      const bool is_ipv6 = question->family == DnsSearch::ipv6;
+      if (head.type != (is_ipv6 ? type_aaaa : type_a)) continue;
+      if (head.is_about(each.second.way->name())) question->last_code = head.code;
+    }
+  }
+}
+
 void CaresBackend::on_answer(void* data, int status, int, ares_addrinfo* results) {
   const std::unique_ptr<Question> question(static_cast<Question*>(data));
   if (Search* search = question->search) {
@@ -395,9 +420,16 @@ void CaresBackend::on_answer(void* data, int status, int, ares_addrinfo* results
     } catch (const std::bad_alloc&) {  // which can't pass through C
       answer = failure(ARES_ENOMEM);
     }
-    // c-ares says that the server refused when there was no socket to ask it with.
+    // c-ares says that the server refused when there was no socket to ask it with, and when all
+    // said that they can't answer.
     const int error = backend.sockets_.take_error();
-    if (status == ARES_ECONNREFUSED && error != 0) answer.error = system_error_code(error);
+    const bool has_failed = status == ARES_ECONNREFUSED || status == ARES_ETIMEOUT;
+    if (has_failed && question->last_code != 0) {
+      const bool is_server_failure = question->last_code == server_failure;
+      answer.outcome = is_server_failure ? DnsOutcome::server_failure : DnsOutcome::failed;
+    } else if (status == ARES_ECONNREFUSED && error != 0) {
+      answer.error = system_error_code(error);
+    }
     search->way->take(question->family, std::move(answer));
     search->is_changed = true;
   }

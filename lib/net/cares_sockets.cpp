@@ -177,6 +177,9 @@ ares_ssize_t CaresSockets::receive(int fd, void* buffer, std::size_t bytes, int 
       auto& in6 = reinterpret_cast<sockaddr_in6&>(*from);
       put_scope_inside(in6.sin6_addr, in6.sin6_scope_id);
     }
+    if (result.ok()) {
+      sockets.on_message_(std::string_view(static_cast<const char*>(buffer), result.bytes()));
+    }
     errno = result.error;
     return result.ok() ? static_cast<ares_ssize_t>(result.value) : -1;
   }

@@ -8,8 +8,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <system_error>
 #include <unordered_map>
+#include <utility>
 
 #include "pawl/core/function.hpp"
 #include "pawl/loop/event_loop.hpp"
@@ -20,12 +22,12 @@ namespace pawl {
 ///
 /// Threads: the loop's.
 /// Calls:   `on_ready` from the loop, for each socket that has something to do; never with c-ares
-/// on
-///          the stack.
+///          on the stack. `on_message` from inside c-ares, with each message that it gets whole.
 class CaresSockets {
  public:
-  CaresSockets(EventLoop& loop, Function<void()> on_ready)
-      : loop_(loop), on_ready_(std::move(on_ready)) {}
+  CaresSockets(EventLoop& loop, Function<void()> on_ready,
+               Function<void(std::string_view)> on_message)
+      : loop_(loop), on_ready_(std::move(on_ready)), on_message_(std::move(on_message)) {}
   CaresSockets(const CaresSockets&) = delete;
   CaresSockets& operator=(const CaresSockets&) = delete;
 
@@ -65,6 +67,7 @@ class CaresSockets {
 
   EventLoop& loop_;
   Function<void()> on_ready_;
+  Function<void(std::string_view)> on_message_;
   std::unordered_map<int, Socket> sockets_;
   int datagrams_left_ = 0;
   int error_ = 0;

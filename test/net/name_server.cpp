@@ -9,6 +9,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <cctype>
+#include <stdexcept>
 #include <utility>
 
 #include "net/stream.hpp"
@@ -102,6 +103,26 @@ NameServer::NameServer(pawl::EventLoop& loop, Answer answer)
     REQUIRE(::listen(tcp.get(), 16) == 0);
     tcp_ = std::move(tcp);
   }
+  endpoint_ = pawl::Endpoint::loopback(ntohs(address_of(udp_.get()).sin_port));
+  watch();
+}
+
+NameServer::NameServer(pawl::EventLoop& loop, Answer answer, const pawl::Endpoint& at)
+    : loop_(loop), answer_(std::move(answer)), endpoint_(at) {
+  const pawl::SocketAddress address(at);
+  for (const auto& [type, socket] : {std::pair(SOCK_DGRAM, &udp_), std::pair(SOCK_STREAM, &tcp_)}) {
+    socket->reset(::socket(address.family(), type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    const int on = 1;
+    ::setsockopt(socket->get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (::bind(socket->get(), address.get(), address.bytes()) != 0) {
+      throw std::runtime_error("no name server at " + at.to_string());
+    }
+  }
+  REQUIRE(::listen(tcp_.get(), 16) == 0);
+  watch();
+}
+
+void NameServer::watch() {
   make_blocking(udp_.get(), false);
   loop_.add_reader(udp_.get(), [this] { on_datagram(); });
   loop_.add_reader(tcp_.get(), [this] { on_connection(); });
@@ -113,8 +134,8 @@ NameServer::~NameServer() {
   for (const auto& stream : streams_) loop_.remove_reader(stream.first);
 }
 
-pawl::Endpoint NameServer::endpoint() const {
-  return pawl::Endpoint::loopback(ntohs(address_of(udp_.get()).sin_port));
+void NameServer::send_to_last(const std::string& reply) {
+  ::sendto(udp_.get(), reply.data(), reply.size(), 0, last_asker_.get(), last_asker_.bytes());
 }
 
 int NameServer::count() const {
@@ -131,16 +152,12 @@ std::vector<std::string> NameServer::answer(const std::string& message, bool is_
 void NameServer::on_datagram() {
   const FailingAllocation::Spared spared;
   std::array<char, 4096> buffer;
-  sockaddr_in from{};
-  socklen_t from_bytes = sizeof from;
-  auto* address = reinterpret_cast<sockaddr*>(&from);
-  const ssize_t bytes =
-      ::recvfrom(udp_.get(), buffer.data(), buffer.size(), 0, address, &from_bytes);
+  last_asker_ = pawl::SocketAddress();
+  const ssize_t bytes = ::recvfrom(udp_.get(), buffer.data(), buffer.size(), 0, last_asker_.get(),
+                                   last_asker_.bytes_pointer());
   if (bytes < 0) return;
   const std::string message(buffer.data(), static_cast<std::size_t>(bytes));
-  for (const std::string& reply : answer(message, false)) {
-    ::sendto(udp_.get(), reply.data(), reply.size(), 0, address, from_bytes);
-  }
+  for (const std::string& reply : answer(message, false)) send_to_last(reply);
 }
 
 void NameServer::on_connection() {

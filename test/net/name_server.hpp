@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "net/socket_address.hpp"
 #include "pawl/core/unique_fd.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/net/endpoint.hpp"
@@ -49,24 +50,29 @@ class DnsReply {
   int record_count_ = 0;
 };
 
-/// A name server on a free port of 127.0.0.1, UDP and TCP, which says whatever the test wants.
+/// A name server on a free port of 127.0.0.1 or where it is told, UDP and TCP, which says whatever
+/// the test wants.
 class NameServer {
  public:
   /// Returns what is sent back: so many messages.
   using Answer = std::function<std::vector<std::string>(const DnsQuestion&)>;
 
   NameServer(pawl::EventLoop& loop, Answer answer);
+  NameServer(pawl::EventLoop& loop, Answer answer, const pawl::Endpoint& at);
   ~NameServer();
   NameServer(const NameServer&) = delete;
   NameServer& operator=(const NameServer&) = delete;
 
-  pawl::Endpoint endpoint() const;
+  pawl::Endpoint endpoint() const { return endpoint_; }
+  /// Sends to whoever asked last by a datagram.
+  void send_to_last(const std::string& reply);
   /// All that was asked, in its order.
   std::vector<DnsQuestion> questions;
   /// How many of them were about A records.
   int count() const;
 
  private:
+  void watch();
   void on_datagram();
   void on_connection();
   void on_stream(int fd);
@@ -74,6 +80,8 @@ class NameServer {
 
   pawl::EventLoop& loop_;
   Answer answer_;
+  pawl::Endpoint endpoint_;
+  pawl::SocketAddress last_asker_;
   pawl::UniqueFd udp_;
   pawl::UniqueFd tcp_;
   std::map<int, pawl::UniqueFd> streams_;
