@@ -134,7 +134,6 @@ bool tell(const std::shared_ptr<Shared>& shared) {
 }
 
 void answer_questions(const std::shared_ptr<Shared>& shared, AddressFamily family) {
-  ::pthread_setname_np(::pthread_self(), "pawl-resolver");
   Shared::Lane& lane = shared->lane_of(family);
   Questions mine;
   std::unique_lock<std::mutex> lock(shared->mutex);
@@ -254,7 +253,10 @@ class GetaddrinfoBackend final : public ResolverBackend {
   std::error_code start_thread(std::uint64_t id, AddressFamily family) {
     std::error_code error;
     try {
-      std::thread([shared = shared_, family] { answer_questions(shared, family); }).detach();
+      std::thread thread([shared = shared_, family] { answer_questions(shared, family); });
+      // From here, so that it has its name before anyone can look.
+      ::pthread_setname_np(thread.native_handle(), "pawl-resolver");
+      thread.detach();
       return {};
     } catch (const std::system_error& why) {
       error = system_error_code(why.code().value());

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "support/allocation_sweep.hpp"
 
+#include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <optional>
 
@@ -15,6 +18,7 @@
 
 using pawl::Duration;
 using pawl::EventLoop;
+using pawl::SystemResult;
 using pawl::TimePoint;
 using Clock = std::chrono::steady_clock;
 
@@ -81,6 +85,35 @@ bool try_once(const std::function<void(Trial&)>& scenario, long nth) {
 }
 
 }  // namespace
+
+SystemResult SweepSystem::getaddrinfo(const char* node, const char*, const addrinfo* hints,
+                                      addrinfo** results) {
+  if (std::strncmp(node, "slow", 4) == 0 && hints->ai_family != AF_INET) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return has_ended_waits_; });
+    return {EAI_AGAIN, 0};
+  }
+  if (hints->ai_family == AF_INET6) return {EAI_NODATA, 0};
+  struct Entry {
+    addrinfo info;
+    sockaddr_in address;
+  };
+  auto* entry = static_cast<Entry*>(std::calloc(1, sizeof(Entry)));  // which never fails here
+  entry->address.sin_family = AF_INET;
+  entry->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 6);
+  entry->info.ai_addr = reinterpret_cast<sockaddr*>(&entry->address);
+  entry->info.ai_addrlen = sizeof entry->address;
+  *results = &entry->info;
+  return {0, 0};
+}
+
+void SweepSystem::freeaddrinfo(addrinfo* results) { std::free(results); }
+
+void SweepSystem::end_waits() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  has_ended_waits_ = true;
+  changed_.notify_all();
+}
 
 Trial::~Trial() {
   const FailingAllocation::Armed armed;
