@@ -209,6 +209,7 @@ void Connection::leave_frame_after(SystemResult sent) {
   {
     const FrameEnd at_the_end{*this};
     take_sent(sent);
+    if (unusual_.output_side == Output::failed) end_flush();
   }
   end_frame();
 }
@@ -227,7 +228,8 @@ void Connection::leave_by_exception() {
     follow_peer();
     request_flush();
   });
-  if (state() == ConnectionState::done) defer();
+  if (state() == ConnectionState::done) return defer();
+  if (unusual_.output_side == Output::failed) end_failed_output();
 }
 
 void Connection::tell_closed() {
@@ -281,17 +283,14 @@ void Connection::change_interest(Interest wanted) {
 
 /// When the state that it is in has lasted too long.
 TimePoint Connection::deadline() const {
-  const auto after = [](TimePoint start, Duration timeout) {
-    return timeout > Duration::zero() ? add_saturated(start, timeout) : TimePoint::max();
-  };
-  if (unusual_.is_closing) return after(close_started_, options_->close_timeout);
+  if (unusual_.is_closing) return closing_deadline();
   switch (state()) {
     case ConnectionState::sending:
       // What the kernel hasn't refused yet is about to be sent.
       if (!has(interest_, Interest::write) && unusual_.output_side != Output::failed) break;
-      return after(last_output_, options_->write_timeout);
+      return deadline_after(last_output_, options_->write_timeout);
     case ConnectionState::receiving:
-      return after(std::max(last_input_, last_output_), options_->idle_timeout);
+      return deadline_after(std::max(last_input_, last_output_), options_->idle_timeout);
     default: break;
   }
   return TimePoint::max();
@@ -312,12 +311,7 @@ void Connection::on_timer() {
   has_timer_ = false;
   if (deadline() > loop_.pass_time()) return arm_timer();
   in_frame([this](Frame&) {
-    if (unusual_.is_closing) {
-      const bool has_unsent = !output_.empty() || unusual_.output_side == Output::failed;
-      return end(CloseReason::close_timeout,
-                 has_unsent ? make_error_code(Errc::unsent_data) : std::error_code(),
-                 "close timeout");
-    }
+    if (unusual_.is_closing) return on_closing_timer();
     const bool is_idle = state() == ConnectionState::receiving;
     end_by_timer(is_idle ? CloseReason::idle_timeout : CloseReason::write_timeout);
   });

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <stdexcept>
 #include <utility>
 
@@ -15,6 +17,9 @@
 namespace pawl {
 namespace {
 
+constexpr std::uint32_t enough_dropped = 1024 * 1024;  // bytes of input after close()
+constexpr Duration look_interval = std::chrono::milliseconds(100);
+
 CloseReason reason_of(std::error_code error) {
   if (!error) return CloseReason::clean;
   const bool is_reset = error == std::errc::connection_reset || error == std::errc::broken_pipe;
@@ -27,6 +32,7 @@ std::string_view to_string(CloseReason reason) {
   switch (reason) {
     case CloseReason::open: return "open";
     case CloseReason::clean: return "clean";
+    case CloseReason::peer_ended: return "peer ended";
     case CloseReason::peer_reset: return "peer reset";
     case CloseReason::failed: return "failed";
     case CloseReason::connect_timeout: return "connect timeout";
@@ -62,11 +68,12 @@ void Connection::close() {
 void Connection::abort() { end(CloseReason::aborted, Errc::aborted, "abort"); }
 
 void Connection::end(std::error_code error, std::string_view operation) {
+  if (!error && has_peer_ended_first_) return end(CloseReason::peer_ended, {}, "peer's end");
   end(reason_of(error), error, operation);
 }
 
 void Connection::end_by_timer(CloseReason reason) {
-  if (unusual_.output_side == Output::failed) return end(system_error_code(output_error_), "send");
+  if (unusual_.output_side == Output::failed) return end_by_input({}, ended_by_);
   end(reason, Errc::timed_out, to_string(reason));
 }
 
@@ -86,15 +93,72 @@ void Connection::end(CloseReason reason, std::error_code error, std::string_view
   if (frame_ == nullptr) defer();
 }
 
+// After close()
+
+/// Input that nobody is to get any more. False when it was the end.
+bool Connection::drop_input(std::size_t bytes) {
+  const std::size_t room = enough_dropped + 1 - dropped_bytes_;
+  dropped_bytes_ += static_cast<std::uint32_t>(std::min(bytes, room));
+  if (has_dropped_enough()) end_when_all_arrived();
+  return state() != ConnectionState::done;
+}
+
+/// True exactly when it waits for nothing more than that the peer gets what was sent: to a peer
+/// that never stops it won't listen for ever.
+bool Connection::has_dropped_enough() const {
+  const bool is_over = unusual_.output_side == Output::finished ||  //
+                       unusual_.output_side == Output::failed;
+  return is_over && dropped_bytes_ > enough_dropped;
+}
+
+/// To close a socket that has input resets it (RFC 2525, 2.17), which must not overtake anything.
+void Connection::end_when_all_arrived() {
+  if (unusual_.output_side == Output::failed) return end_by_input({}, ended_by_);
+  if (parts_.system.unacknowledged_bytes(fd_).value <= 0) end({}, "close");
+}
+
+/// When there is something to do, although nothing has come.
+TimePoint Connection::closing_deadline() const {
+  const TimePoint end = deadline_after(close_started_, options_->close_timeout);
+  return has_dropped_enough() ? std::min(end, parts_.pass_time + look_interval) : end;
+}
+
+void Connection::on_closing_timer() {
+  if (has_dropped_enough()) end_when_all_arrived();
+  if (state() == ConnectionState::done) return;
+  if (deadline_after(close_started_, options_->close_timeout) > parts_.pass_time) return;
+  const bool has_lost =
+      !output_.empty() || unusual_.output_side == Output::failed || bytes_on_their_way() > 0;
+  end(CloseReason::close_timeout, has_lost ? make_error_code(Errc::unsent_data) : std::error_code(),
+      "close timeout");
+}
+
+/// What the kernel has and the peer hasn't; without the end, which counts as a byte. For a Unix
+/// socket it is no number of bytes, but 0 when there are none.
+std::uint32_t Connection::bytes_on_their_way() const {
+  const std::int64_t fin = unusual_.output_side == Output::finished ? 1 : 0;
+  const std::int64_t bytes = parts_.system.unacknowledged_bytes(fd_).value;
+  return static_cast<std::uint32_t>(std::max<std::int64_t>(bytes - fin, 0));
+}
+
+int Connection::take_socket_error() {
+  int error = 0;
+  unsigned bytes = sizeof error;
+  const SystemResult asked = parts_.system.getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &bytes);
+  return asked.ok() ? error : asked.error;
+}
+
+// The socket
+
 /// True exactly when the peer must not take what it has got for the whole: accepted bytes are lost,
 /// or would go on their way behind the back of whoever was told of a failure.
 bool Connection::is_cut(std::error_code error) {
-  const bool is_known =
-      close_reason_ == CloseReason::aborted || close_reason_ == CloseReason::limit;
-  if (is_known || unsent_bytes_ > 0) return true;
-  if (!error || loop_.system().untransmitted_bytes(fd_).value <= 0) return false;
-  unacknowledged_bytes_ =
-      static_cast<std::uint32_t>(loop_.system().unacknowledged_bytes(fd_).value);
+  if (unsent_bytes_ > 0 || close_reason_ == CloseReason::limit) return true;
+  if (close_reason_ == CloseReason::aborted) return true;
+  if (!error) return false;
+  const bool is_lost = error == Errc::unsent_data;  // or the kernel wouldn't have it any more
+  if (!is_lost && parts_.system.untransmitted_bytes(fd_).value <= 0) return false;
+  unacknowledged_bytes_ = bytes_on_their_way();
   return true;
 }
 
@@ -121,7 +185,9 @@ Connection::Released Connection::release() {
     loop_.remove_handler(fd_);
     released.socket = UniqueFd(std::exchange(fd_, -1));
   }
-  end(CloseReason::released, {}, "release");
+  const bool has_failed = unusual_.output_side == Output::failed;
+  end(CloseReason::released, has_failed ? system_error_code(output_error_) : std::error_code(),
+      "release");
   return released;
 }
 

@@ -15,6 +15,11 @@
 
 namespace pawl {
 
+/// None for a timeout of 0.
+inline TimePoint deadline_after(TimePoint start, Duration timeout) {
+  return timeout > Duration::zero() ? add_saturated(start, timeout) : TimePoint::max();
+}
+
 inline void Connection::step(ConnectionEvent event) {
   if (parts_.observer == nullptr) {
     machine_.step(event);

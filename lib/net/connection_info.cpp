@@ -73,13 +73,21 @@ std::string Connection::peer_name() const {
 std::string Connection::describe() const {
   std::string text = "connection to " + peer_name() + " " + std::string(to_string(state()));
   if (state() != ConnectionState::done) {
-    return text + ", " + std::to_string(buffered()) + " bytes unsent";
+    if (unusual_.output_side != Output::failed) {
+      return text + ", " + std::to_string(buffered()) + " bytes unsent";
+    }
+    return text + ", " + std::string(ended_by_) +
+           " failed: " + system_error_code(output_error_).message() + ", " +
+           std::to_string(unsent_bytes_) + " bytes lost";
   }
   text += ": " + std::string(ended_by_) + " in " + std::string(to_string(ended_in_)) + ": " +
           (error_ ? error_.message() : "in good order");
   if (unsent_bytes_ > 0) text += ", " + std::to_string(unsent_bytes_) + " bytes unsent";
   if (unacknowledged_bytes_ > 0) {
-    text += ", " + std::to_string(unacknowledged_bytes_) + " bytes unacknowledged";
+    const bool is_of_tcp =
+        peer_.family() == Endpoint::Family::ipv4 || peer_.family() == Endpoint::Family::ipv6;
+    text += is_of_tcp ? ", " + std::to_string(unacknowledged_bytes_) + " bytes unacknowledged"
+                      : ", the last of what was sent unread";
   }
   const bool is_told = attempts().size() == 1 && attempts().front().peer == peer_;
   if (is_told || ended_in_ != ConnectionState::connecting) return text;

@@ -14,8 +14,7 @@
 namespace pawl {
 namespace {
 
-constexpr int reads_per_wakeup = 4;                 // of a whole read buffer each
-constexpr std::size_t longest_drain = 1024 * 1024;  // bytes that close() reads and drops
+constexpr int reads_per_wakeup = 4;  // of a whole read buffer each
 
 }  // namespace
 
@@ -38,11 +37,7 @@ inline bool Connection::call_data(std::string_view bytes) {
 inline bool Connection::take_input(std::string_view bytes) {
   last_input_ = parts_.pass_time;
   bytes_received_ += bytes.size();
-  if (!unusual_.is_closing) return call_data(bytes);
-  drained_bytes_ += static_cast<std::uint32_t>(bytes.size());
-  if (drained_bytes_ <= longest_drain || !output_.empty()) return true;
-  end_by_input({}, "close");
-  return false;
+  return unusual_.is_closing ? drop_input(bytes.size()) : call_data(bytes);
 }
 
 inline bool Connection::take_received(SystemResult result, const char* buffer) {
@@ -108,11 +103,13 @@ bool Connection::receive_with_fds(SystemResult& result) {
   result = parts_.system.recvmsg(fd_, message.get(), 0);
   if (!result.ok()) return true;
   std::vector<UniqueFd> fds = message.take_fds();
+  if (unusual_.is_closing) return true;
   if (message.is_truncated()) {  // no room in this process's table; the kernel closed the others
-    end_by_input(system_error_code(EMFILE), "receive descriptors");
+    const std::string_view bytes(parts_.scratch.read_buffer(), result.bytes());
+    if (take_input(bytes)) end_by_input(system_error_code(EMFILE), "receive descriptors");
     return false;
   }
-  if (fds.empty() || unusual_.is_closing) return true;
+  if (fds.empty()) return true;
   last_input_ = loop_.pass_time();
   bytes_received_ += result.bytes();
   unread(std::string_view(parts_.scratch.read_buffer(), result.bytes()));
@@ -122,6 +119,7 @@ bool Connection::receive_with_fds(SystemResult& result) {
 
 void Connection::on_peer_end() {
   unusual_.has_peer_ended = true;
+  has_peer_ended_first_ = unusual_.output_side == Output::open;
   step(ConnectionEvent::peer_ended);
   if (unusual_.output_side == Output::failed) return end_by_input({}, "recv");
   if (!unusual_.is_closing && rare_ != nullptr) call(rare_->eof);
@@ -140,9 +138,6 @@ void Connection::on_ready_unusual(Interest events) {
   });
 }
 
-/// An error or a hang-up came while nothing was waited for.
-void Connection::on_hang_up() {}
-
 /// Before the loop polls.
 void Connection::on_pass_end() {
   flush_position_ = 0;
@@ -150,15 +145,33 @@ void Connection::on_pass_end() {
   if (state() != ConnectionState::done) update_interest();
 }
 
+/// Registered without interest, it hears of nothing but this, once: the peer has reset, or there is
+/// nobody left to read what is written here.
+void Connection::on_hang_up() {
+  in_frame([this](Frame&) {
+    if (unusual_.output_side == Output::failed) return;  // the frame's end looks for more input
+    const int error = take_socket_error();
+    if (error != 0) return fail_output(error, "recv");
+    if (unusual_.has_peer_ended && output_.empty()) end({}, "close");
+  });
+}
+
 /// The peer's end is this side's too, after on_eof, unless half-open connections are allowed.
 void Connection::follow_peer() {
   if (unusual_.has_peer_ended && !allows_half_open_) close();
 }
 
+/// What came before the end, and was neither told nor dropped.
+bool Connection::has_unread_input() const {
+  if (unusual_.is_closing) return false;
+  if (is_input_held_ || (rare_ != nullptr && !rare_->unread.empty())) return true;
+  return !unusual_.has_peer_ended && parts_.system.unread_bytes(fd_).value > 0;
+}
+
 /// Nothing more is to be read. If sending has failed before, that is the reason.
 void Connection::end_by_input(std::error_code error, std::string_view operation) {
   if (unusual_.output_side != Output::failed) return end(error, operation);
-  end(system_error_code(output_error_), "send");
+  end(system_error_code(output_error_), ended_by_);
 }
 
 void Connection::unread(std::string_view bytes) {

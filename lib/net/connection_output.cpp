@@ -163,9 +163,14 @@ Connection::Sent Connection::send_first() {
 inline void Connection::finish_output() {
   if (state() == ConnectionState::sending) step(ConnectionEvent::flushed);
   if (unusual_.output_side == Output::finishing) {
-    // When both sides have ended it is closed right away, which tells the peer as much.
-    if (!unusual_.has_peer_ended) parts_.system.shutdown(fd_, SHUT_WR);
     unusual_.output_side = Output::finished;
+    // When both sides have ended it is closed right away, which tells the peer as much.
+    const SystemResult told =
+        unusual_.has_peer_ended ? SystemResult() : parts_.system.shutdown(fd_, SHUT_WR);
+    if (!told.ok()) {
+      const int cause = take_socket_error();
+      return fail_output(cause != 0 ? cause : told.error, "shutdown");
+    }
   }
   if (unusual_.output_side == Output::finished && unusual_.has_peer_ended) end({}, "close");
 }
@@ -211,6 +216,7 @@ void Connection::flush_output() {
 void Connection::end_flush() {
   if (state() == ConnectionState::done) return;  // by a file
   if (output_.empty() && unusual_.output_side != Output::failed) finish_output();
+  if (unusual_.output_side == Output::failed) return end_failed_output();
   const bool is_drained =
       unusual_.is_congested ? output_.memory_bytes() <= options_->low_water : output_.empty();
   if (!is_drained) return;
@@ -273,16 +279,22 @@ Connection::Sent Connection::copy_file(const OutputQueue::Attachment& range) {
   return {parts_.system.send(fd_, buffer.data(), got.bytes()), got.bytes()};
 }
 
-/// What came before may still be there to read, so the end comes from reading.
-void Connection::fail_output(int error) {
+/// What came before may still be there to read: `end_failed_output`. Who has paused reading until
+/// what was written has gone is told that there is none of it left.
+void Connection::fail_output(int error, std::string_view operation) {
   unusual_.output_side = Output::failed;
   output_error_ = error;
+  ended_by_ = operation;
   unsent_bytes_ = output_.bytes();
   output_.clear(parts_.scratch);
-  is_drain_due_ = false;
   unusual_.is_congested = false;
   last_output_ = loop_.time();
-  if (unusual_.has_peer_ended) end(system_error_code(error), "send");
+  if (is_drain_due_) tell_drained_later();
+}
+
+/// The end of a connection that can't send any more, as soon as nothing is left to read.
+void Connection::end_failed_output() {
+  if (fails_at_once_ || !has_unread_input()) end_by_input({}, ended_by_);
 }
 
 void Connection::tell_drained_later() {

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "net/connection_frame.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/loop/scoped_handle.hpp"
@@ -25,6 +26,7 @@ struct MessageReader::State : std::enable_shared_from_this<MessageReader::State>
   void give_back();
   void take_back();
   void schedule();
+  bool hold(bool holds);
   bool is_active() const {
     return connection != nullptr && !is_over && !is_paused && !connection->is_closing() &&
            connection->state() != ConnectionState::done;
@@ -166,7 +168,7 @@ void MessageReader::State::keep_rest() {
   if (!is_wanted || rest.empty()) {
     rest = {};
     kept.clear();
-    if (std::exchange(is_holding, false) && is_wanted && !is_paused) connection->resume_reading();
+    if (hold(false) && is_wanted && !is_paused) connection->resume_reading();
     return;
   }
   const bool is_here = rest.data() >= kept.data() && rest.data() <= kept.data() + kept.size();
@@ -174,7 +176,7 @@ void MessageReader::State::keep_rest() {
     kept.assign(rest);
     rest = kept;
   }
-  is_holding = true;
+  hold(true);
   connection->pause_reading();
   schedule();
 }
@@ -202,7 +204,7 @@ void MessageReader::State::give_back() {
   if (connection == nullptr || is_over) return;
   connection->unread(rest);
   connection->unread(begun);
-  if (std::exchange(is_holding, false) || is_paused) connection->resume_reading();
+  if (hold(false) || is_paused) connection->resume_reading();
   rest = {};
 }
 
@@ -212,8 +214,17 @@ void MessageReader::State::take_back() {
   if (begun.empty()) return;
   kept = begun.append(rest);
   rest = kept;
-  is_holding = true;
+  hold(true);
   if (connection != nullptr) connection->pause_reading();
+}
+
+/// While it does, the connection's end waits too. Returns whether it did before.
+bool MessageReader::State::hold(bool holds) {
+  const bool did_hold = std::exchange(is_holding, holds);
+  if (connection == nullptr || did_hold == holds) return did_hold;
+  connection->is_input_held_ = holds;
+  if (!holds) connection->request_flush();  // which sees to an end that has waited
+  return did_hold;
 }
 
 /// Sees to it that what doesn't wait for bytes comes without any.

@@ -22,14 +22,25 @@ struct Link {
   void leave(int side);
 };
 
+/// When both have left, `done` follows; not from here, where a destructor may be on the stack.
+void Link::leave(int side) {
+  sides[side] = nullptr;
+  if (sides[1 - side] != nullptr || !done) return;
+  loop.call_soon([done = std::move(done), error = error]() mutable { done(error); });
+}
+
+}  // namespace
+
 /// One side, held by the callbacks of its connection: it goes with them.
-class Side {
+class RelaySide {
  public:
-  Side(std::shared_ptr<Link> link, int side) : link_(std::move(link)), side_(side) {}
-  Side(const Side&) = delete;
-  Side& operator=(const Side&) = delete;
+  static std::shared_ptr<RelaySide> join(Connection& connection, const std::shared_ptr<Link>& link,
+                                         int index);
+  RelaySide(std::shared_ptr<Link> link, int side) : link_(std::move(link)), side_(side) {}
+  RelaySide(const RelaySide&) = delete;
+  RelaySide& operator=(const RelaySide&) = delete;
   /// Destroyed before it was DONE, or its callbacks were set anew.
-  ~Side() {
+  ~RelaySide() {
     if (link_->sides[side_] == nullptr) return;
     if (Connection* other = link_->other(side_)) other->abort();
     link_->leave(side_);
@@ -37,7 +48,7 @@ class Side {
 
   /// What happened to its connection before there was a relay.
   void begin(Connection& self) {
-    if (self.state() == ConnectionState::done) return on_closed(self, self.error());
+    if (self.state() == ConnectionState::done) return on_closed(self.error());
     Connection* other = link_->other(side_);
     if (other == nullptr) return;
     if (self.has_peer_ended()) other->shutdown();
@@ -55,14 +66,12 @@ class Side {
   void on_eof() {
     if (Connection* other = link_->other(side_)) other->shutdown();
   }
-  void on_closed(Connection& self, std::error_code error) {
+  void on_closed(std::error_code error) {
     const std::shared_ptr<Link> link = link_;
     if (link->sides[side_] == nullptr) return;  // it was DONE when the relay began
     if (error && !link->error) link->error = error;
     if (Connection* other = link->other(side_)) {
-      const bool was_reset = self.close_reason() == CloseReason::peer_reset ||
-                             self.close_reason() == CloseReason::aborted;
-      was_reset ? other->abort() : other->close();
+      error ? other->abort() : other->close();  // a stream that was cut must not look whole
     }
     link->leave(side_);
   }
@@ -72,31 +81,24 @@ class Side {
   const int side_;
 };
 
-/// When both have left, `done` follows; not from here, where a destructor may be on the stack.
-void Link::leave(int side) {
-  sides[side] = nullptr;
-  if (sides[1 - side] != nullptr || !done) return;
-  loop.call_soon([done = std::move(done), error = error]() mutable { done(error); });
-}
-
-std::shared_ptr<Side> join(Connection& connection, const std::shared_ptr<Link>& link, int index) {
-  const auto side = std::make_shared<Side>(link, index);
+std::shared_ptr<RelaySide> RelaySide::join(Connection& connection,
+                                           const std::shared_ptr<Link>& link, int index) {
+  const auto side = std::make_shared<RelaySide>(link, index);
   connection.set_allow_half_open(true);
+  connection.fails_at_once_ = true;  // what is unread would be lost with the other side's output
   connection.on_data(
       [side](Connection& self, std::string_view bytes) { side->on_data(self, bytes); });
   connection.on_drained([side](Connection&) { side->on_drained(); });
   connection.on_eof([side](Connection&) { side->on_eof(); });
-  connection.on_closed(
-      [side](Connection& self, std::error_code error) { side->on_closed(self, error); });
+  connection.on_closed([side](Connection&, std::error_code error) { side->on_closed(error); });
   return side;
 }
-
-}  // namespace
 
 void relay(Connection& a, Connection& b, Function<void(std::error_code)> done) {
   const auto link =
       std::make_shared<Link>(Link{a.loop(), {&a, &b}, std::move(done), std::error_code()});
-  const std::shared_ptr<Side> sides[] = {join(a, link, 0), join(b, link, 1)};
+  const std::shared_ptr<RelaySide> sides[] = {RelaySide::join(a, link, 0),
+                                              RelaySide::join(b, link, 1)};
   sides[0]->begin(a);
   sides[1]->begin(b);
 }

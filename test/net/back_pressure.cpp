@@ -180,7 +180,7 @@ TEST_CASE("A connection that has failed or ended isn't congested") {
   CHECK_FALSE(link.connection->is_congested());
 }
 
-TEST_CASE("Output that is lost because sending failed is neither congested nor drained") {
+TEST_CASE("Output that is lost because sending failed ends the connection at once") {
   FaultySystem system;
   EventLoop loop(options_on(system));
   Link link(loop, marks(10'000, 5'000));
@@ -188,14 +188,35 @@ TEST_CASE("Output that is lost because sending failed is neither congested nor d
   system.fail(Call::send, EPIPE);
   link.connection->write(std::string(20'000, 'x'));
   REQUIRE(link.connection->is_congested());
+  pass(loop);
+  CHECK(link.connection->state() == ConnectionState::done);
   passes(loop);
-  CHECK(link.connection->state() == ConnectionState::sending);  // until reading tells
-  CHECK(link.connection->buffered() == 0);
-  CHECK_FALSE(link.connection->is_congested());
-  link.peer.end();
-  run_until(loop, [&] { return link.is_closed(); });
+  CHECK(link.record.order == "closed");
   CHECK(link.record.error == std::errc::broken_pipe);
-  CHECK(link.record.drained == 0);
+  CHECK(link.connection->buffered() == 20'000);
+}
+
+TEST_CASE("Who paused reading until the output has gone is told that it never will, and reads on") {
+  FaultySystem system;
+  EventLoop loop(options_on(system));
+  ConnectionOptions options = marks(10'000, 5'000);
+  options.write_timeout = {};
+  Link link(loop, options);
+  link.record.attach_drained(*link.connection);
+  link.peer.send("what came before");
+  system.fail(Call::send, EPIPE);
+  link.connection->pause_reading();
+  link.connection->write(std::string(20'000, 'x'));
+  REQUIRE(link.connection->is_congested());
+  run_until(loop, [&] { return link.record.drained == 1; });
+  CHECK(link.record.order == "drained");
+  CHECK_FALSE(link.connection->is_congested());
+  link.connection->write("dropped");
+  link.connection->resume_reading();
+  run_until(loop, [&] { return link.is_closed(); });
+  CHECK(link.record.order == "drained data closed");
+  CHECK(link.record.error == std::errc::broken_pipe);
+  CHECK(link.connection->buffered() == 20'000);
 }
 
 TEST_CASE("Small writes of one callback make a connection congested too") {

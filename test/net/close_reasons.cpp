@@ -116,22 +116,40 @@ TEST_CASE("A connection that isn't over has no reason to be") {
   CHECK(connection->close_reason() == CloseReason::open);
 }
 
-TEST_CASE("A connection that both sides ended is clean, whoever began") {
+TEST_CASE("A good end tells which side began") {
   Bench bench;
-  bench.link.connection->write("hello");
+  Connection& connection = *bench.link.connection;
+  connection.write("hello");
   SECTION("this side") {
-    bench.link.connection->close();
+    SECTION("with close()") { connection.close(); }
+    SECTION("with shutdown()") { connection.shutdown(); }
+    SECTION("before the peer's end was read") {
+      bench.link.peer.end();
+      connection.close();
+    }
     passes(bench.loop);
     bench.link.peer.end();
+    CHECK(bench.end() == End{CloseReason::clean, {}});
+    CHECK_THAT(connection.describe(), Catch::EndsWith("DONE: close in RECEIVING: in good order"));
   }
-  SECTION("the peer") { bench.link.peer.end(); }
-  SECTION("by halves") {
-    bench.link.connection->set_allow_half_open(true);
-    bench.link.connection->shutdown();
+  SECTION("the peer") {
+    SECTION("and this side followed") {}
+    SECTION("and this side closed") {
+      connection.on_eof([](Connection& self) { self.close(); });
+    }
+    SECTION("and this side ended later, by halves") {
+      connection.set_allow_half_open(true);
+      bench.link.peer.end();
+      passes(bench.loop);
+      connection.write(" and goodbye");
+      connection.shutdown();
+    }
     bench.link.peer.end();
+    CHECK(bench.end() == End{CloseReason::peer_ended, {}});
+    CHECK_THAT(connection.describe(),
+               Catch::EndsWith("DONE: peer's end in RECEIVING: in good order"));
   }
-  CHECK(bench.end() == End{CloseReason::clean, {}});
-  CHECK(bench.link.peer.received() == "hello");
+  CHECK(bench.link.peer.received().substr(0, 5) == "hello");
 }
 
 TEST_CASE("A connection that is closed before it was connected, with nothing to say, is clean") {

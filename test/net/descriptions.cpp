@@ -122,7 +122,8 @@ TEST_CASE("A connection that ended describes what ended it") {
   const std::string who = "connection to " + link.connection->peer_endpoint().to_string();
   SECTION("the peer's end") {
     link.peer.end();
-    CHECK(last_words(loop, *link.connection) == who + " DONE: close in RECEIVING: in good order");
+    CHECK(last_words(loop, *link.connection) ==
+          who + " DONE: peer's end in RECEIVING: in good order");
   }
   SECTION("the peer's reset") {
     link.peer.reset();

@@ -33,6 +33,13 @@ ConnectionOptions half_open() {
   return options;
 }
 
+/// Sends as much of `bytes` as fits, and leaves that in them. False when nothing did.
+bool fill_with(const RawPeer& peer, std::string& bytes) {
+  const pawl::SystemResult sent = pawl::System::real().send(peer.fd(), bytes.data(), bytes.size());
+  bytes.resize(sent.ok() ? sent.bytes() : 0);
+  return !bytes.empty();
+}
+
 /// What the kernel keeps on its way isn't this much.
 std::string much() { return noise(2'000'000); }
 
@@ -97,17 +104,17 @@ TEST_CASE("A half-open connection goes on sending until it is shut down") {
   CHECK_FALSE(link.record.error);
 }
 
-TEST_CASE("A half-open connection notices a peer that is gone when it sends") {
+TEST_CASE("A half-open connection notices a peer that is gone, without sending anything") {
   EventLoop loop;
   Link link(loop, half_open());
   link.peer.end();
   run_until(loop, [&] { return link.record.order == "eof"; });
-  link.peer.reset();
   passes(loop);
   CHECK_FALSE(link.is_closed());
-  link.connection->write("anybody there?");
+  link.peer.reset();
   run_until(loop, [&] { return link.is_closed(); });
-  CHECK(link.record.error);
+  CHECK(link.record.error == std::errc::broken_pipe);
+  CHECK(link.connection->close_reason() == pawl::CloseReason::peer_reset);
   CHECK(link.record.order == "eof closed");
 }
 
@@ -284,9 +291,9 @@ TEST_CASE("A failed write doesn't discard what can be read") {
   Link link(loop);
   const std::string last_words = noise(50'000);  // all of it arrives before the reset does
   link.connection->pause_reading();
+  passes(loop);
   link.peer.send(last_words);
   link.peer.reset();
-  passes(loop);
   link.connection->write("too late");
   passes(loop);
   CHECK_FALSE(link.is_closed());
@@ -302,36 +309,50 @@ TEST_CASE("A failed write doesn't discard what can be read") {
   CHECK_THAT(link.connection->describe(), Catch::Contains(" DONE: send in SENDING: "));
 }
 
-TEST_CASE("A peer that doesn't want any more may still send") {
+TEST_CASE("A send that failed is told when nothing is left to read, whatever the peer does") {
   EventLoop loop;
+  ConnectionOptions options;
+  options.write_timeout = GENERATE(0s, 30s);
   SocketPair pair;
-  const auto connection = Connection::adopt(loop, std::move(pair.ours));
+  const auto connection = Connection::adopt(loop, std::move(pair.ours), options);
   Recorder record(*connection);
   RawPeer peer(loop, std::move(pair.theirs));
   peer.stop_reading();
   ::shutdown(peer.fd(), SHUT_RD);
-  connection->write("not wanted");
-  passes(loop);
-  for (const char* word : {"one ", "two ", "three"}) {
-    peer.send(word);
+  std::string expected;
+  SECTION("nothing is there") { connection->write("not wanted"); }
+  SECTION("something is there") {
+    expected = noise(300'000);
+    CHECK(fill_with(peer, expected));
+    connection->write("not wanted");
+  }
+  SECTION("something is there, and reading is paused") {
+    expected = "one two three";
+    connection->pause_reading();
+    peer.send(expected);
+    connection->write("not wanted");
     passes(loop);
+    CHECK(record.order.empty());
+    CHECK_THAT(connection->describe(),
+               Catch::EndsWith(" SENDING, send failed: Broken pipe, 10 bytes lost"));
+    connection->resume_reading();
   }
-  CHECK(record.data == "one two three");
-  CHECK(record.closed == 0);
-  SECTION("until it ends") { peer.end(); }
-  SECTION("until it is closed") { peer.close(); }
-  SECTION("until it ends, to one that has ended too") {
-    connection->shutdown();
-    peer.end();
-  }
-  SECTION("until this side closes") {
+  SECTION("it closes") {
+    connection->write("not wanted");
     connection->close();
-    peer.send("never mind");
-    peer.close();
+  }
+  SECTION("it has been read") {
+    expected = "answered";
+    peer.send(expected);
+    connection->on_data([&](Connection& self, std::string_view bytes) {
+      record.data += bytes;
+      self.write("not wanted");
+    });
   }
   run_until(loop, [&] { return record.closed > 0; });
-  CHECK(record.data == "one two three");
+  CHECK(difference(record.data, expected) == "");
   CHECK(record.error == std::errc::broken_pipe);
+  CHECK(connection->buffered() == 10);
 }
 
 TEST_CASE("A closed connection whose sending has failed doesn't end in good order") {

@@ -119,8 +119,8 @@ TEST_CASE("Bytes pass through a relay both ways at once, whole and in order") {
   CHECK_FALSE(done.error);
   CHECK(most <= 64 * 1024 + 64 * 1024);  // high_water and one read
   check_once(loop, done);
-  CHECK(left->close_reason() == CloseReason::clean);
-  CHECK(right->close_reason() == CloseReason::clean);
+  CHECK_FALSE(left->error());
+  CHECK_FALSE(right->error());
 }
 
 TEST_CASE("A relay to a peer that never reads stops reading, and keeps no more than high_water") {
@@ -185,8 +185,8 @@ TEST_CASE("The end of one stream becomes the other's, and the way back stays ope
   CHECK(first.has_ended());
   check_once(loop, relayed.done);
   CHECK_FALSE(relayed.done.error);
-  CHECK(relayed.left.connection->close_reason() == CloseReason::clean);
-  CHECK(relayed.right.connection->close_reason() == CloseReason::clean);
+  CHECK(relayed.side(index).connection->close_reason() == CloseReason::peer_ended);
+  CHECK(relayed.side(1 - index).connection->close_reason() == CloseReason::clean);
 }
 
 TEST_CASE("A reset becomes a reset") {
@@ -207,39 +207,73 @@ TEST_CASE("A reset becomes a reset") {
   CHECK(relayed.side(1 - index).connection->close_reason() == CloseReason::aborted);
 }
 
-TEST_CASE("Any other end closes the other side in good order, behind what it still has to send") {
+TEST_CASE("A good end closes the other side in good order, behind what it still has to send") {
+  EventLoop loop;
+  Relayed relayed(loop);
+  const int index = GENERATE(0, 1);
+  Link& ending = relayed.side(index);
+  Link& other = relayed.side(1 - index);
+  const std::string bytes = noise(100'000);
+  ending.peer.send(bytes);
+  run_until(loop, [&] { return ending.connection->bytes_received() == bytes.size(); });
+  SECTION("closed") {
+    ending.connection->close();
+    ending.peer.end();
+  }
+  SECTION("released") { ending.connection->release(); }
+  run_until(loop, [&] { return other.peer.is_over(); });
+  CHECK(other.peer.has_ended());
+  CHECK(other.peer.received() == bytes);
+  other.peer.end();
+  check_once(loop, relayed.done);
+  CHECK_FALSE(relayed.done.error);
+}
+
+TEST_CASE("A side that ended by a timeout or a limit resets the other: its stream was cut") {
   FaultyClock system;
   EventLoop loop(options_on(system));
   ConnectionOptions options;
-  options.idle_timeout = 10s;
-  options.write_timeout = {};
-  Relayed relayed(loop, options);
+  options.idle_timeout = 60s;
+  options.write_timeout = 20s;
+  options.close_timeout = 5s;
+  options.write_limit = 300'000;
+  Relayed relayed(loop, options, tight);
   const int index = GENERATE(0, 1);
   Link& ending = relayed.side(index);
   Link& other = relayed.side(1 - index);
   std::error_code expected = Errc::timed_out;
-  const std::string bytes = noise(100'000);
-  ending.peer.send(bytes);
-  passes(loop, 3);
-  SECTION("a timer") {
-    system.advance(9s);
+  ending.peer.send("the first part");
+  spin_until(loop, [&] { return other.peer.received() == "the first part"; });
+  SECTION("idle") {
+    system.advance(59s);
     other.connection->write("touched");
     passes(loop);
     system.advance(2s);
   }
-  SECTION("closed") {
-    expected = {};
-    ending.connection->close();
-    ending.peer.end();
+  SECTION("a peer that takes nothing") {
+    ending.peer.stop_reading();
+    ending.connection->write(noise(200'000));
+    passes(loop);
+    system.advance(20s);
   }
-  SECTION("released") {
-    expected = {};
-    ending.connection->release();
+  SECTION("a limit") {
+    ending.peer.stop_reading();
+    ending.connection->write(noise(200'000));
+    passes(loop);
+    ending.connection->write(noise(200'000));
+    expected = Errc::write_limit;
+  }
+  SECTION("closed, and not all could be sent") {
+    ending.peer.stop_reading();
+    ending.connection->write(noise(200'000));
+    ending.connection->close();
+    passes(loop);
+    system.advance(5s);
+    expected = Errc::unsent_data;
   }
   spin_until(loop, [&] { return other.peer.is_over(); });
-  CHECK(other.peer.has_ended());
-  CHECK(other.peer.received().substr(0, bytes.size()) == bytes);
-  other.peer.end();
+  CHECK(other.peer.error() == ECONNRESET);
+  CHECK(other.connection->close_reason() == CloseReason::aborted);
   spin_until(loop, [&] { return relayed.is_over(); });
   passes(loop);
   CHECK(relayed.done.calls == 1);
@@ -392,7 +426,7 @@ TEST_CASE("A relay to a side that is CONNECTING keeps what came meanwhile") {
   CHECK_FALSE(done.error);
 }
 
-TEST_CASE("A side that can't be connected closes the other") {
+TEST_CASE("A side that can't be connected resets the other") {
   EventLoop loop;
   Link link(loop);
   const auto dial = Connection::connect(loop, refusing_endpoint());
@@ -400,8 +434,7 @@ TEST_CASE("A side that can't be connected closes the other") {
   relay(*link.connection, *dial, done.callback());
   link.peer.send("early ");
   run_until(loop, [&] { return link.peer.is_over(); });
-  CHECK(link.peer.error() == 0);
-  link.peer.end();
+  CHECK(link.peer.error() == ECONNRESET);
   check_once(loop, done);
   CHECK(done.error == std::errc::connection_refused);
 }

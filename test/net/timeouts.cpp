@@ -299,20 +299,19 @@ TEST_CASE("A failed write that nobody reads about ends with its own error after 
   TimedLink timed(options);
   timed.advance(1h);
   timed.link.connection->pause_reading();
+  passes(timed.loop);
   timed.link.peer.send("unread");
   timed.link.peer.reset();
-  passes(timed.loop);
   timed.link.connection->write("x");
   passes(timed.loop);
   timed.advance(10s - 1ns);
   CHECK_FALSE(timed.is_closed());
-  SECTION("nobody at all") {}
+  SECTION("nobody at all") { timed.advance(1ns); }
   SECTION("and what can be read is still there until then") {
     timed.link.connection->resume_reading();
     passes(timed.loop);
     CHECK(timed.link.record.data == "unread");
   }
-  timed.advance(1ns);
   CHECK(timed.is_closed());
   CHECK(timed.link.record.error == std::errc::connection_reset);
 }

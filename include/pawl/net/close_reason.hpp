@@ -11,7 +11,8 @@ namespace pawl {
 /// What ended a connection. Bytes that were left unsent: `Connection::buffered()`.
 enum class CloseReason : std::uint8_t {
   open,             ///< nothing yet
-  clean,            ///< both sides ended in good order
+  clean,            ///< this side ended it, with `close()` or `shutdown()`, and all went well
+  peer_ended,       ///< the peer ended its stream first, and all went well
   peer_reset,       ///< the peer reset it, or was gone when we sent
   failed,           ///< another error of the kernel, or of the lookup; `error()` tells
   connect_timeout,  ///< the whole dial took too long

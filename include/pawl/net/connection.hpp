@@ -33,6 +33,8 @@ namespace pawl {
 
 class Dialer;
 class EventLoop;
+class MessageReader;
+class RelaySide;
 class Resolver;
 class Server;
 struct LoopParts;
@@ -67,7 +69,9 @@ struct ConnectionOptions : SocketOptions {
 ///           peer's end doesn't discard what we haven't sent; a failed write doesn't discard what
 ///           can be read. Destroying it in any state, from any callback, is safe: it is aborted
 ///           silently, and none of its callbacks runs afterwards. What is written in one callback
-///           leaves together when it returns.
+///           leaves together when it returns. Whenever bytes that were written are lost, a TCP peer
+///           sees a reset (RST) and never an end, which would make a part look whole; a Unix socket
+///           has no reset, so its peer gets what the kernel had taken, and then an end.
 /// Fails:    by `on_closed(error)`; `describe()` tells operation, peer and state in words.
 class PAWL_API Connection final : private IoHandler {
  public:
@@ -95,15 +99,18 @@ class PAWL_API Connection final : private IoHandler {
   void on_data(Function<void(Connection&, std::string_view)> callback);
   /// Time to write more: comes once after `write`, when everything is with the kernel, or, if it
   /// was congested meanwhile, when the unsent bytes are at low_water again. Never while it is
-  /// congested.
+  /// congested. It comes too when what was written is lost, because sending has failed, while input
+  /// waits for `resume_reading`.
   void on_drained(Function<void(Connection&)> callback);
   /// The peer will send no more. Unless half-open connections are allowed, this side sends what it
   /// still has and then closes.
   void on_eof(Function<void(Connection&)> callback);
   /// Descriptors came over a Unix socket, before the bytes that they were sent with (`on_data`). A
-  /// connection without this callback refuses them: the kernel closes them.
+  /// connection without this callback refuses them: the kernel closes them. Where this process has
+  /// no room for them, the bytes come without them, and then the end, with EMFILE.
   void on_fds(Function<void(Connection&, std::vector<UniqueFd>)> callback);
-  /// The end. No error: it was closed in good order, and everything was handed to the kernel.
+  /// The end. No error: it was closed in good order, and everything was handed to the kernel. An
+  /// error of sending comes as soon as nothing is left to read.
   void on_closed(Function<void(Connection&, std::error_code)> callback);
 
   /// Sends bytes after those that were written before; while CONNECTING they are kept for later.
@@ -126,8 +133,10 @@ class PAWL_API Connection final : private IoHandler {
   /// Sends what is unsent, then tells the peer that there is no more (FIN). Goes on reading.
   void shutdown();
   /// As `shutdown`, then reads and drops what still comes until the peer has ended too, so that a
-  /// RST can't overtake our last bytes; then closes. Ends after close_timeout at the latest: with
-  /// `Errc::unsent_data` when bytes were left. `on_data` and `on_eof` don't come any more.
+  /// RST can't overtake our last bytes; then closes. A peer that sends more than 1 MiB is listened
+  /// to until it has everything: has acknowledged it or, over a Unix socket, read it. Ends after
+  /// close_timeout at the latest: with `Errc::unsent_data`, and a reset, when the peer hasn't got
+  /// everything by then. `on_data` and `on_eof` don't come any more.
   void close();
   /// Drops what is unsent and resets the connection (RST): `on_closed` gets `Errc::aborted`.
   void abort();
@@ -148,12 +157,13 @@ class PAWL_API Connection final : private IoHandler {
     std::string unsent;  ///< output that the kernel didn't take
   };
   /// Gives the socket away, after an attempt to send what is unsent. The connection is DONE;
-  /// `on_closed` comes without an error. Nothing is left of one that is DONE already. Throws
-  /// `std::logic_error`, and goes on, when a file or descriptors are unsent even then.
+  /// `on_closed` comes without an error, unless sending had failed before. Nothing is left of one
+  /// that is DONE already. Throws `std::logic_error`, and goes on, when a file or descriptors are
+  /// unsent even then.
   Released release();
 
   ConnectionState state() const { return machine_.state(); }
-  /// Why it is DONE; none while it isn't.
+  /// Why it is DONE; none while it isn't, and after a good end.
   std::error_code error() const { return error_; }
   CloseReason close_reason() const { return close_reason_; }
   /// True exactly after `close()`, or after the peer's end made this side close.
@@ -189,6 +199,8 @@ class PAWL_API Connection final : private IoHandler {
   EventLoop& loop() { return loop_; }
 
  private:
+  friend class MessageReader;
+  friend class RelaySide;
   friend class Server;
 
   /// How far this side's stream is.
@@ -291,9 +303,9 @@ class PAWL_API Connection final : private IoHandler {
   bool call_data(std::string_view bytes);
   bool deliver_unread();
   void on_peer_end();
+  bool has_unread_input() const;
   void follow_peer();
   void end_by_input(std::error_code error, std::string_view operation);
-  void end_by_timer(CloseReason reason);
   bool wants_input() const;
 
   // Output
@@ -324,13 +336,21 @@ class PAWL_API Connection final : private IoHandler {
   Sent send_fds();
   Sent copy_file(const OutputQueue::Attachment& range);
   void finish_output();
-  void fail_output(int error);
+  void fail_output(int error, std::string_view operation = "send");
+  void end_failed_output();
 
   // State
   void step(ConnectionEvent event);
   void step_observed(ConnectionEvent event);
   void end(std::error_code error, std::string_view operation);
   void end(CloseReason reason, std::error_code error, std::string_view operation);
+  void end_by_timer(CloseReason reason);
+  bool drop_input(std::size_t bytes);
+  bool has_dropped_enough() const;
+  void end_when_all_arrived();
+  void on_closing_timer();
+  std::uint32_t bytes_on_their_way() const;
+  int take_socket_error();
   bool is_cut(std::error_code error);
   void end_socket(SocketEnd how);
   void defer();
@@ -338,6 +358,7 @@ class PAWL_API Connection final : private IoHandler {
   void change_interest(Interest wanted);
   Interest wanted_interest() const;
   TimePoint deadline() const;
+  TimePoint closing_deadline() const;
   void arm_timer();
   std::string peer_name() const;
 
@@ -352,10 +373,13 @@ class PAWL_API Connection final : private IoHandler {
   CloseReason close_reason_ = CloseReason::open;
   bool allows_half_open_;
   bool has_idle_timeout_;
-  std::uint32_t cork_room_;     // unsent bytes that change nothing but the state
-  bool is_drain_due_ = false;   // true exactly from write() until on_drained comes, if it is to
-  bool is_drained_ = false;     // true exactly while on_drained waits for the loop
-  bool is_deferred_ = false;    // true exactly while deferred_ waits for the loop
+  std::uint32_t cork_room_;    // unsent bytes that change nothing but the state
+  bool is_drain_due_ = false;  // true exactly from write() until on_drained comes, if it is to
+  bool is_drained_ = false;    // true exactly while on_drained waits for the loop
+  bool is_deferred_ = false;   // true exactly while deferred_ waits for the loop
+  bool has_peer_ended_first_ = false;  // true exactly when the peer's end came before ours
+  bool is_input_held_ = false;  // true exactly while a MessageReader has input that isn't told yet
+  bool fails_at_once_ = false;  // true exactly in a relay: a reset doesn't wait for what is unread
   bool is_close_told_ = false;  // true exactly after on_closed
   bool has_timer_ = false;      // true exactly while timer_ is pending
   int output_error_ = 0;        // why unusual_.output_side failed
@@ -365,7 +389,7 @@ class PAWL_API Connection final : private IoHandler {
   Frame* frame_ = nullptr;
   OutputQueue output_;
   std::uint64_t unsent_bytes_ = 0;    // when DONE
-  std::uint32_t drained_bytes_ = 0;   // input that close() dropped
+  std::uint32_t dropped_bytes_ = 0;   // input after close(), as far as it is counted
   std::uint32_t flush_position_ = 0;  // in the loop's list of what to do before polling; 0: none
   std::uint64_t bytes_received_ = 0;
   std::uint64_t bytes_sent_ = 0;

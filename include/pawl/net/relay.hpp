@@ -12,15 +12,14 @@ class Connection;
 
 /// Passes what each of two connections receives on to the other, in both directions, with back
 /// pressure: one whose peer takes nothing isn't read. One side's end of stream becomes the other's
-/// (`shutdown`), a reset becomes a reset, any other end a `close`. Either may be in any state:
+/// (`shutdown`), a good end becomes a `close`, and an end with an error (a reset, a timeout, a
+/// limit) becomes a reset: a stream that was cut must not look whole. Either may be in any state:
 /// CONNECTING, paused, half-closed, DONE. Both are read from now on.
 ///
 /// Owns:    neither. It takes over `on_data`, `on_drained`, `on_eof` and `on_closed` of both.
-/// Either
-///          may be destroyed at any time, in `done` too: the other is aborted then.
+///          Either may be destroyed at any time, in `done` too: the other is aborted then.
 /// Threads: that of the loop, which both must have.
-/// Calls:   `done` once, from the loop, when both are DONE or gone, with the first error of the
-/// two.
+/// Calls:   `done` once, from the loop, when both are DONE or gone, with the first error.
 PAWL_API void relay(Connection& a, Connection& b, Function<void(std::error_code)> done = {});
 
 }  // namespace pawl
