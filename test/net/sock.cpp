@@ -2,6 +2,8 @@
 // The sock_ operations: asyncio's meaning, on descriptors of the user's own.
 #include "pawl/net/sock.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@
 #include "net/systems.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/loop/event_loop.hpp"
+#include "pawl/net/connection.hpp"
 #include "support/sockets.hpp"
 #include "support/thrown.hpp"
 
@@ -239,6 +242,14 @@ TEST_CASE("sock_connect isn't misled by a wake-up that comes too early") {
       ++asked;
       return asked < 5 ? pawl::SystemResult{-1, ENOTCONN} : System::getpeername(fd, address, bytes);
     }
+    pawl::SystemResult getsockopt(int fd, int level, int name, void* value,
+                                  unsigned* bytes) override {
+      const pawl::SystemResult result = System::getsockopt(fd, level, name, value, bytes);
+      if (level == IPPROTO_TCP && name == TCP_INFO) {
+        static_cast<tcp_info*>(value)->tcpi_state = TCP_SYN_SENT;
+      }
+      return result;
+    }
     int asked = 0;
   } system;
   EventLoop loop(options_on(system));
@@ -248,6 +259,26 @@ TEST_CASE("sock_connect isn't misled by a wake-up that comes too early") {
   run_until(loop, [&] { return connected.count == 1; });
   CHECK(system.asked == 5);
   CHECK_FALSE(connected.error);
+}
+
+TEST_CASE("A connect whose peer is gone without an error is an error, and no spurious wake-up") {
+  class Gone final : public pawl::System {
+   public:
+    pawl::SystemResult getpeername(int, sockaddr*, unsigned*) override { return {-1, ENOTCONN}; }
+  } system;
+  EventLoop loop(options_on(system));
+  const RawListener listener;
+  const pawl::UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  Connected connected;
+  pawl::sock_connect(loop, socket.get(), listener.endpoint(), connected.callback());
+  run_until(loop, [&] { return connected.count == 1; });
+  CHECK(connected.error == std::errc::not_connected);
+
+  std::error_code error;
+  const auto connection = pawl::Connection::connect(loop, listener.endpoint());
+  connection->on_closed([&](pawl::Connection&, std::error_code with) { error = with; });
+  loop.run();
+  CHECK(error == std::errc::not_connected);
 }
 
 TEST_CASE("sock_accept gives a socket that doesn't block, and its peer") {
