@@ -19,9 +19,19 @@ namespace pawl {
 /// Threads: the loop's.
 class CallbackRunner {
  public:
+  /// `fork_mark`: the byte that is zero in a forked child.
   CallbackRunner(System& system, CallbackPool& pool, Reporter& reporter, bool is_debug,
-                 Duration slow)
-      : system_(system), pool_(pool), reporter_(reporter), is_debug_(is_debug), slow_(slow) {}
+                 Duration slow, const unsigned char* fork_mark)
+      : system_(system),
+        pool_(pool),
+        reporter_(reporter),
+        is_debug_(is_debug),
+        slow_(slow),
+        fork_mark_(fork_mark) {}
+
+  /// True exactly in a process that was forked off the loop's: whoever runs one callback after the
+  /// other asks after each, because it may have been that one which forked.
+  bool is_forked_child() const { return __builtin_expect(*fork_mark_ == 0, false); }
 
   /// Runs a pending callback for the only time. It is freed afterwards, and one of the references
   /// given up. (A frame of its own would cost a fifth of a callback of `call_soon`.)
@@ -132,6 +142,7 @@ class CallbackRunner {
   Reporter& reporter_;
   const bool is_debug_;
   const Duration slow_;
+  const unsigned char* const fork_mark_;
   std::shared_ptr<ExceptionHandler> exception_handler_;  // shared with the call that may replace it
 };
 

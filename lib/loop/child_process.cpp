@@ -129,6 +129,7 @@ ChildProcess::~ChildProcess() {
 }
 
 std::error_code ChildProcess::kill(int signal) {
+  if (loop_.parts().is_forked_child()) return Errc::used_after_fork;
   if (!is_running() && !has_group()) return system_error_code(ESRCH);
   return loop_.system().kill(is_group_ ? -pid_ : pid_, signal).code();
 }

@@ -129,6 +129,7 @@ ThreadPool& EventLoop::thread_pool() {
 Job EventLoop::start_job(ThreadPool& pool, Function<void()> work, Function<void()> done,
                          Place place) {
   parts_->refuse_wrong_thread("run_in_executor");
+  if (parts_->is_forked_child()) LoopParts::throw_used_after_fork();
   return parts_->jobs.start(pool, std::move(work), std::move(done), place, time());
 }
 

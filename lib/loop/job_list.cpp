@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "loop/job_list.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "loop/age.hpp"
@@ -19,12 +20,13 @@ void JobList::clear() {
 
 Job JobList::start(ThreadPool& pool, Function<void()> work, Function<void()> done, Place place,
                    TimePoint now) {
-  auto state = std::make_shared<JobState>();
+  // All that takes memory comes before the job can begin.
+  if (jobs_.size() == jobs_.capacity()) jobs_.reserve(std::max<std::size_t>(16, 2 * jobs_.size()));
+  auto state = std::make_shared<JobState>(mailbox_);
   state->work = std::move(work);
   state->done = std::move(done);
   state->place = place;
   state->since = now;
-  state->mailbox = mailbox_;
   pool.post([state] { run(state); });
   state->list = this;
   state->position = jobs_.size();
@@ -38,7 +40,7 @@ void JobList::run(const std::shared_ptr<JobState>& state) {
   if (!state->phase.compare_exchange_strong(expected, JobState::Phase::begun)) return;
   state->work();
   state->work.reset();
-  state->mailbox->post([state] { finish(*state); });
+  state->answer.post([state] { finish(*state); });
 }
 
 void JobList::finish(JobState& state) {

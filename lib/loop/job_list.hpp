@@ -22,9 +22,11 @@ class JobList;
 struct JobState {
   enum class Phase : std::uint8_t { queued, begun, given_up };
 
+  explicit JobState(std::shared_ptr<Mailbox> mailbox) : answer(std::move(mailbox)) {}
+
   std::atomic<Phase> phase{Phase::queued};
   Function<void()> work;
-  std::shared_ptr<Mailbox> mailbox;  // copied on the loop's thread: its count isn't fought for
+  MailboxPlace answer;  // there before the work begins: its end must not want for memory
 
   JobList* list = nullptr;  // null when it is done, cancelled, or the loop is gone
   std::size_t position = 0;

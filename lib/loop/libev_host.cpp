@@ -36,10 +36,7 @@ struct LibevHost::Watchers {
     hold_host(false);
     stop_mirrors();
     ev_timer_stop(host, &timer);
-    if (ev_is_active(&nested)) {
-      ev_ref(host);
-      ev_io_stop(host, &nested);
-    }
+    stop_nested();
     ev_ref(host);
     ev_check_stop(host, &check);
     ev_ref(host);
@@ -55,7 +52,8 @@ struct LibevHost::Watchers {
   /// A callback of the program may have given the loop something to wait for.
   static void on_check(struct ev_loop*, ev_check* watcher, int) {
     auto& self = *static_cast<Watchers*>(watcher->data);
-    self.hold_host(self.loop.parts().is_alive());
+    const LoopParts& parts = self.loop.parts();
+    self.hold_host(!parts.is_forked_child() && parts.is_alive());
   }
   static void on_timer(struct ev_loop*, ev_timer* watcher, int) {
     static_cast<Watchers*>(watcher->data)->run();
@@ -66,6 +64,7 @@ struct LibevHost::Watchers {
 
   /// libev is about to wait.
   void get_ready() {
+    if (loop.parts().is_forked_child()) return leave_host();
     ev_timer_stop(host, &timer);
     const std::optional<TimePoint> deadline = loop.next_deadline();
     if (!ev_is_active(&nested)) mirror_descriptors();
@@ -78,6 +77,7 @@ struct LibevHost::Watchers {
   }
 
   void run() {
+    if (loop.parts().is_forked_child()) return leave_host();
     ev_timer_stop(host, &timer);
     stop_mirrors();
     try {
@@ -87,6 +87,20 @@ struct LibevHost::Watchers {
       exception = std::current_exception();
       ev_break(host, EVBREAK_ALL);
     }
+  }
+
+  /// In a forked child, whose host goes on without this loop.
+  void leave_host() {
+    ev_timer_stop(host, &timer);
+    stop_mirrors();
+    stop_nested();
+    hold_host(false);
+  }
+
+  void stop_nested() {
+    if (!ev_is_active(&nested)) return;
+    ev_ref(host);
+    ev_io_stop(host, &nested);
   }
 
   /// A selector without a descriptor of its own: its descriptors are watched one by one, anew

@@ -4,12 +4,18 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
+
+#include "loop/leak.hpp"
+#include "selector/fork_guard.hpp"
 
 namespace pawl {
 
 LoopGroup::LoopGroup(std::size_t loops, Body body, LoopOptions options, std::string name)
-    : body_(std::move(body)) {
+    : fork_guard_(std::make_unique<ForkGuard>()),
+      body_(std::move(body)),
+      changed_(std::make_unique<std::condition_variable>()) {
   const std::size_t count = std::max<std::size_t>(loops, 1);
   mailboxes_.resize(count);
   loops_.resize(count);
@@ -29,15 +35,20 @@ LoopGroup::LoopGroup(std::size_t loops, Body body, LoopOptions options, std::str
 
 void LoopGroup::wait_until_made() {
   std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [this] { return made_ == size(); });
+  changed_->wait(lock, [this] { return made_ == size(); });
   may_run_ = failure_ == nullptr;
   is_given_up_ = !may_run_;
   lock.unlock();
-  changed_.notify_all();
+  changed_->notify_all();
   if (is_given_up_) join();
 }
 
 LoopGroup::~LoopGroup() {
+  if (is_forked_child()) {  // see thread_pool.cpp for the traps
+    leak(threads_);
+    leak(changed_);
+    return;
+  }
   stop();
   join_threads();
 }
@@ -50,16 +61,17 @@ void LoopGroup::run(std::size_t index, const LoopOptions& options) {
     loops_[index] = &loop;
     mailboxes_[index] = loop.mailbox();
     ++made_;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return may_run_ || is_given_up_; });
+    changed_->notify_all();
+    changed_->wait(lock, [this] { return may_run_ || is_given_up_; });
     const bool may_run = may_run_;
     lock.unlock();
     if (may_run) body_(loop, index);
   } catch (...) {
+    if (is_forked_child()) return;  // and ends, as this was its only thread
     if (!lock.owns_lock()) lock.lock();
     if (!failure_) failure_ = std::current_exception();
     if (loops_[index] == nullptr) ++made_;
-    changed_.notify_all();
+    changed_->notify_all();
   }
 }
 
@@ -75,7 +87,10 @@ void LoopGroup::stop() {
   }
 }
 
+bool LoopGroup::is_forked_child() const { return fork_guard_->is_forked_child(); }
+
 void LoopGroup::join() {
+  if (is_forked_child()) throw std::logic_error("LoopGroup: used in a forked child");
   join_threads();
   std::unique_lock<std::mutex> lock(mutex_);
   const std::exception_ptr failure = std::exchange(failure_, nullptr);

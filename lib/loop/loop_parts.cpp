@@ -24,6 +24,7 @@ bool is_switched_on(const char* variable) {
 class LoopParts::RunScope {
  public:
   explicit RunScope(LoopParts& parts) : parts_(parts) {
+    if (parts.is_forked_child()) throw_used_after_fork();
     if (parts.is_running) {
       throw std::logic_error("EventLoop: run() called while the loop is running");
     }
@@ -47,12 +48,13 @@ LoopParts::LoopParts(LoopOptions wanted)
       system(options.system != nullptr ? *options.system : System::real()),
       stream_calls(system),
       is_debug(options.debug || is_switched_on("PAWL_DEBUG")),
+      forks_before(fork_count()),
       observer(options.observer),
       selector(system.make_selector(options.selector)),
       mailbox(std::make_shared<Mailbox>(system)),
       pool_owner(new CallbackPool),
       pool(*pool_owner),
-      runner(system, pool, reporter, is_debug, options.slow_callback),
+      runner(system, pool, reporter, is_debug, options.slow_callback, mailbox->fork_mark()),
       timers(pool),
       ready(pool),
       watches(*selector, pool, runner),
@@ -95,19 +97,38 @@ void LoopParts::run(bool forever, TimePoint end) {
     std::optional<Duration> limit;
     if (end != TimePoint::max()) limit = std::max(end - system.now(), Duration::zero());
     pass(limit);
-    if (mailbox->take_stop() || (limit && system.now() >= end)) return;
+    const bool is_stopped = mailbox->take_stop();
+    // The callback that forked has returned: what is left of the pass is the parent's alone.
+    if (is_forked_child() && !is_stopped) throw_used_after_fork();
+    if (is_stopped || (limit && system.now() >= end)) return;
   }
 }
 
 bool LoopParts::run_once(std::optional<Duration> timeout) {
   const RunScope scope(*this);
   if (!timeout && !is_alive() && !mailbox->is_stopping()) return false;
+  was_stopped = false;
   pass(timeout);
   was_stopped = mailbox->take_stop();
-  return is_alive();
+  if (!is_forked_child()) return is_alive();
+  if (!was_stopped) throw_used_after_fork();
+  return false;
+}
+
+void LoopParts::throw_used_after_fork() {
+  throw std::logic_error("EventLoop: used in a forked child; make a new one there");
 }
 
 void LoopParts::pass(std::optional<Duration> limit) {
+  try {
+    make_pass(limit);
+  } catch (...) {
+    mailbox->take_stop();  // it was meant for the run that ends now
+    throw;
+  }
+}
+
+void LoopParts::make_pass(std::optional<Duration> limit) {
   poll(limit);
   // All of them before any callback: what one of them posts waits for the next pass.
   deferred.begin_batch();
@@ -138,9 +159,7 @@ void LoopParts::poll(std::optional<Duration> limit) {
 }
 
 void LoopParts::throw_unpolled(std::error_code error) const {
-  if (error == Errc::used_after_fork) {
-    throw std::logic_error("EventLoop: used in a forked child; make a new one there");
-  }
+  if (error == Errc::used_after_fork) throw_used_after_fork();
   throw std::system_error(error, "EventLoop: selector " + std::string(selector->name()));
 }
 
@@ -182,7 +201,7 @@ void LoopParts::run_signals() {
 }
 
 void LoopParts::run_timers() {
-  for (std::size_t i = 0; i < options.timer_budget; ++i) {
+  for (std::size_t i = 0; i < options.timer_budget && !is_forked_child(); ++i) {
     CallbackSlot* slot = timers.pop_due();
     if (slot == nullptr) return;
     if (slot->kind == CallbackKind::timer) {
@@ -222,6 +241,7 @@ void LoopParts::run_again_at(const TimerHandle& timer, TimePoint when) {
 
 void LoopParts::run_letters() {
   for (std::size_t i = 0; i < options.ready_budget && next_letter < letters.size(); ++i) {
+    if (is_forked_child()) return;
     struct Free {
       Function<void()>& letter;
       ~Free() { letter.reset(); }
@@ -239,7 +259,11 @@ void LoopParts::run_deferred() {
 }
 
 void LoopParts::run_ready() {
-  while (CallbackSlot* slot = ready.take()) runner.run_once(slot);
+  while (!is_forked_child()) {
+    CallbackSlot* slot = ready.take();
+    if (slot == nullptr) return;
+    runner.run_once(slot);
+  }
 }
 
 bool LoopParts::is_alive() const {

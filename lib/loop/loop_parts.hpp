@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,6 +28,7 @@
 #include "pawl/core/observer.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/loop/thread_pool.hpp"
+#include "system/fork_count.hpp"
 #include "system/stream_calls.hpp"
 
 namespace pawl {
@@ -42,6 +44,7 @@ struct LoopParts final : IoHandler {
 
   // The pass, in its order.
   void pass(std::optional<Duration> limit);
+  void make_pass(std::optional<Duration> limit);
   void poll(std::optional<Duration> limit);
   std::error_code select(std::optional<Duration> limit);
   [[noreturn]] void throw_unpolled(std::error_code error) const;
@@ -55,6 +58,12 @@ struct LoopParts final : IoHandler {
   bool run_once(std::optional<Duration> timeout);
   bool is_alive() const;
   std::string why_alive();
+
+  /// True exactly in a process that was forked off the loop's: there the loop is dead.
+  bool is_forked_child() const { return runner.is_forked_child(); }
+  /// True exactly when a child may hold copies of this loop's descriptors.
+  bool has_forked() const { return fork_count() != forks_before; }
+  [[noreturn]] static void throw_used_after_fork();
   std::optional<Duration> wait_limit(std::optional<Duration> limit) const;
   std::optional<TimePoint> next_deadline() const;
   /// A callback for the next pass, without the callback. The pool and the queue must have room.
@@ -102,6 +111,7 @@ struct LoopParts final : IoHandler {
   System& system;
   StreamCalls stream_calls;
   const bool is_debug;
+  const std::uint64_t forks_before;  // that this process had made when the loop was
   Reporter reporter;
   std::unique_ptr<Observer> tracing_observer;
   Observer* observer;

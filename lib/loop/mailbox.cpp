@@ -1,33 +1,57 @@
 // SPDX-License-Identifier: MIT
 #include "pawl/loop/mailbox.hpp"
 
+#include <algorithm>
 #include <system_error>
 
+#include "loop/leak.hpp"
 #include "pawl/system/system.hpp"
 #include "selector/fork_guard.hpp"
 
 namespace pawl {
 
 Mailbox::Mailbox(System& system)
-    : system_(system), wake_fd_(-1), fork_guard_(std::make_unique<ForkGuard>()) {
+    : system_(system),
+      wake_fd_(-1),
+      fork_guard_(std::make_unique<ForkGuard>()),
+      fork_mark_(fork_guard_->mark()) {
   const SystemResult made = system_.eventfd();
   if (!made.ok()) throw std::system_error(made.code(), "EventLoop: eventfd for the wake-up");
   wake_fd_ = made.fd();
 }
 
-Mailbox::~Mailbox() { system_.close(wake_fd_); }
+Mailbox::~Mailbox() {
+  if (is_forked_child()) {
+    Letters letters;
+    close(letters);
+  }
+  system_.close(wake_fd_);
+}
 
 // Of what the loop is told it may die before the one who told it has woken it: hence the `keep`s.
 
-bool Mailbox::post(Function<void()>&& callback) {
+bool Mailbox::post(Function<void()>&& callback) { return deliver(std::move(callback), 1); }
+
+bool Mailbox::post_in_place(Function<void()>&& callback) noexcept {
+  return deliver(std::move(callback), 0);
+}
+
+/// `places`: how many it takes of those that aren't kept.
+bool Mailbox::deliver(Function<void()>&& callback, std::size_t places) {
   std::shared_ptr<Mailbox> keep;
   Function<void()> refused;  // dies when the lock is gone
+  if (is_forked_child()) {   // where whoever held the lock isn't there to give it back
+    refused = std::move(callback);
+    return false;
+  }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (is_closed_) {
       refused = std::move(callback);
       return false;
     }
+    make_room(places);
+    kept_places_ -= 1 - places;
     letters_.push_back(std::move(callback));
     // Whoever posted the first of them has woken the loop, which will take all.
     if (has_letters_.load(std::memory_order_relaxed)) return true;
@@ -38,11 +62,30 @@ bool Mailbox::post(Function<void()>&& callback) {
   return true;
 }
 
+void Mailbox::keep_place() {
+  if (is_forked_child()) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  make_room(1);
+  ++kept_places_;
+}
+
+void Mailbox::give_back_place() noexcept {
+  if (is_forked_child()) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  --kept_places_;
+}
+
+/// Without memory, nothing has changed.
+void Mailbox::make_room(std::size_t places) {
+  const std::size_t needed = letters_.size() + kept_places_ + places;
+  if (needed > letters_.capacity()) letters_.reserve(std::max(needed, 2 * letters_.capacity()));
+}
+
 void Mailbox::wake() noexcept {
   // Whoever makes the first change after begin_wait() writes; the loop sees the others when it is
   // up. A forked child shares the parent's eventfd and must not wake the parent.
   if (!is_waiting_.load() || !is_waiting_.exchange(false)) return;
-  if (fork_guard_->is_forked_child()) return;
+  if (is_forked_child()) return;
   const std::uint64_t one = 1;
   system_.write(wake_fd_, &one, sizeof one);
 }
@@ -78,6 +121,7 @@ std::error_code Mailbox::drain_wake_fd() noexcept {
 
 void Mailbox::take_letters(Letters& letters) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (letters.capacity() < kept_places_) letters.reserve(letters_.capacity());
   letters_.swap(letters);
   has_letters_.store(false);
 }
@@ -87,9 +131,28 @@ std::uint64_t Mailbox::take_signals() {
 }
 
 void Mailbox::close(Letters& letters) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
+  if (is_forked_child()) {
+    // Somebody who isn't there may be in the middle of a change for ever.
+    if (!lock.try_lock()) return leak(letters_);
+  } else {
+    lock.lock();
+  }
   is_closed_ = true;
   letters_.swap(letters);
+}
+
+MailboxPlace::MailboxPlace(std::shared_ptr<Mailbox> mailbox) : mailbox_(std::move(mailbox)) {
+  mailbox_->keep_place();
+}
+
+MailboxPlace::~MailboxPlace() {
+  if (mailbox_ != nullptr) mailbox_->give_back_place();
+}
+
+bool MailboxPlace::post(Function<void()>&& callback) noexcept {
+  const std::shared_ptr<Mailbox> mailbox = std::move(mailbox_);
+  return mailbox->post_in_place(std::move(callback));
 }
 
 }  // namespace pawl

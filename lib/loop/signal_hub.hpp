@@ -9,7 +9,8 @@ class Mailbox;
 
 /// Who in this process wants to hear of which signal.
 ///
-/// The one thing here that is the process's and not a loop's, because signal dispositions are.
+/// The one thing here that is the process's and not a loop's, because signal dispositions are. In a
+/// forked child nobody wants to hear of any, and the dispositions are as if nobody ever had.
 ///
 /// Threads: any.
 namespace signal_hub {
@@ -19,8 +20,8 @@ namespace signal_hub {
 std::error_code add(int signal, Mailbox& mailbox);
 
 /// When it returns, no handler in any thread uses the mailbox for this signal. The last one puts
-/// the disposition back, unless someone else has changed it meanwhile.
-void remove(int signal, Mailbox& mailbox);
+/// the disposition back, unless someone else has changed it meanwhile. Takes no memory.
+void remove(int signal, Mailbox& mailbox) noexcept;
 
 }  // namespace signal_hub
 }  // namespace pawl

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "loop/signal_hub.hpp"
+#include "pawl/core/error.hpp"
 
 namespace pawl {
 namespace {
@@ -19,6 +20,7 @@ std::vector<SignalWatches::Watch>::iterator SignalWatches::find(int signal) {
 }
 
 std::error_code SignalWatches::add(int signal, Function<void()> callback, Place place) {
+  if (runner_.is_forked_child()) return Errc::used_after_fork;
   CallbackPool::Taken slot(pool_, pool_.take(CallbackKind::signal, std::move(callback), place));
   const auto known = find(signal);
   if (known != watches_.end()) {
@@ -34,7 +36,8 @@ std::error_code SignalWatches::add(int signal, Function<void()> callback, Place 
 bool SignalWatches::remove(int signal) {
   const auto known = find(signal);
   if (known == watches_.end()) return false;
-  signal_hub::remove(signal, mailbox_);
+  // In a child the hub is another one, which has never heard of this loop.
+  if (!runner_.is_forked_child()) signal_hub::remove(signal, mailbox_);
   CallbackSlot* slot = known->slot;
   watches_.erase(known);
   pool_.discard(slot);
@@ -42,7 +45,7 @@ bool SignalWatches::remove(int signal) {
 }
 
 void SignalWatches::run(std::uint64_t set) {
-  while (set != 0) {
+  while (set != 0 && !runner_.is_forked_child()) {
     const auto known = find(lowest_signal(set));
     set &= set - 1;
     if (known == watches_.end()) continue;

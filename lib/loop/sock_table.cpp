@@ -109,7 +109,7 @@ std::error_code SockTable::refusal(SockOperation& operation) {
 }
 
 void SockTable::start(const std::shared_ptr<SockOperation>& operation) {
-  if (is_closed_) return operation->drop();
+  if (is_closed_ || operation->loop().parts().is_forked_child()) return operation->drop();
   ScopedHandle delivery = make_delivery(operation);  // first: nothing has happened if it fails
   std::error_code error = refusal(*operation);
   operation->soon = std::move(delivery);
@@ -191,6 +191,7 @@ void SockTable::on_ready(Watch& ready, Interest events) {
     if (!is_due || !try_once(*operation)) continue;
     leave(*operation);
     tell(*operation);
+    if (watch->loop.parts().is_forked_child()) return;
     if (find(watch->fd) != watch.get()) return;  // whoever waits there now wasn't meant
   }
 }

@@ -139,12 +139,13 @@ void WatchTable::dispatch(std::vector<Ready>& ready) {
     if (watch == nullptr) continue;
     if (watch->handler == nullptr) {
       run_side(event, Interest::read);
-      run_side(event, Interest::write);
+      if (!runner_.is_forked_child()) run_side(event, Interest::write);
     } else if (const Interest events = event.events & watch->interest; events != Interest::none) {
       run_handler(*watch, events, is_timed);
     } else if (event.events == watch->interest) {  // neither waited for anything: a hang-up
       run_handler(*watch, Interest::none, is_timed);
     }
+    if (runner_.is_forked_child()) return;
   }
 }
 

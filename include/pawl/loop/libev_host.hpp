@@ -22,6 +22,7 @@ class EventLoop;
 /// Promises: `ev_run` doesn't return while the pawl loop has something left that could run.
 /// Fails:    an exception that leaves a callback can't pass through libev: it ends `ev_run`
 ///           (`ev_break`) and waits in `rethrow_exception()`. `EventLoop::stop` ends `ev_run` too.
+///           In a forked child `host` goes on without the pawl loop.
 class PAWL_API LibevHost {
  public:
   LibevHost(struct ev_loop* host, EventLoop& loop);

@@ -17,6 +17,8 @@
 
 namespace pawl {
 
+class ForkGuard;
+
 /// Several loops, each on a thread of its own.
 ///
 /// Owns:     the threads and their loops. Destroying it stops and joins them.
@@ -29,6 +31,8 @@ namespace pawl {
 ///           them. `stop` ends a `run_forever` that hasn't begun too.
 /// Fails:    the constructor throws what making a loop or a thread threw, when all threads have
 ///           ended. What leaves `body` ends its thread; `join` throws the first of it.
+///           In a forked child it has no threads: `join` throws `std::logic_error`, and destroying
+///           it waits for nobody. A child that was forked from a body ends when that returns.
 class PAWL_API LoopGroup {
  public:
   using Body = Function<void(EventLoop& loop, std::size_t index)>;
@@ -55,7 +59,9 @@ class PAWL_API LoopGroup {
   void run(std::size_t index, const LoopOptions& options);
   void wait_until_made();
   void join_threads();
+  bool is_forked_child() const;
 
+  std::unique_ptr<ForkGuard> fork_guard_;
   Body body_;
   std::vector<std::thread> threads_;
   std::vector<std::shared_ptr<Mailbox>> mailboxes_;  // of the loops, from when they are made
@@ -63,7 +69,7 @@ class PAWL_API LoopGroup {
   std::atomic<std::size_t> turn_{0};
 
   std::mutex mutex_;  // guards the rest, and the two vectors until all are made
-  std::condition_variable changed_;
+  std::unique_ptr<std::condition_variable> changed_;
   std::size_t made_ = 0;        // loops that were made, or couldn't be
   bool may_run_ = false;        // true exactly when all were
   bool is_given_up_ = false;    // true exactly when one couldn't
