@@ -134,8 +134,14 @@ NameServer::~NameServer() {
   for (const auto& stream : streams_) loop_.remove_reader(stream.first);
 }
 
-void NameServer::send_to_last(const std::string& reply) {
-  ::sendto(udp_.get(), reply.data(), reply.size(), 0, last_asker_.get(), last_asker_.bytes());
+void NameServer::send(const pawl::SocketAddress& to, const std::string& reply) {
+  ::sendto(udp_.get(), reply.data(), reply.size(), 0, to.get(), to.bytes());
+}
+
+void NameServer::answer_again() {
+  for (const Asked& asked : std::exchange(unanswered_, {})) {
+    for (const std::string& reply : answer_(asked.question)) send(asked.by, reply);
+  }
 }
 
 int NameServer::count() const {
@@ -152,12 +158,14 @@ std::vector<std::string> NameServer::answer(const std::string& message, bool is_
 void NameServer::on_datagram() {
   const FailingAllocation::Spared spared;
   std::array<char, 4096> buffer;
-  last_asker_ = pawl::SocketAddress();
-  const ssize_t bytes = ::recvfrom(udp_.get(), buffer.data(), buffer.size(), 0, last_asker_.get(),
-                                   last_asker_.bytes_pointer());
+  pawl::SocketAddress asker;
+  const ssize_t bytes =
+      ::recvfrom(udp_.get(), buffer.data(), buffer.size(), 0, asker.get(), asker.bytes_pointer());
   if (bytes < 0) return;
   const std::string message(buffer.data(), static_cast<std::size_t>(bytes));
-  for (const std::string& reply : answer(message, false)) send_to_last(reply);
+  const std::vector<std::string> replies = answer(message, false);
+  for (const std::string& reply : replies) send(asker, reply);
+  if (replies.empty()) unanswered_.push_back(Asked{asker, questions.back()});
 }
 
 void NameServer::on_connection() {

@@ -64,8 +64,10 @@ class NameServer {
   NameServer& operator=(const NameServer&) = delete;
 
   pawl::Endpoint endpoint() const { return endpoint_; }
-  /// Sends to whoever asked last by a datagram.
-  void send_to_last(const std::string& reply);
+  /// Answers what has come by a datagram, without the loop.
+  void serve_now() { on_datagram(); }
+  /// Answers those again who asked by a datagram and got nothing.
+  void answer_again();
   /// All that was asked, in its order.
   std::vector<DnsQuestion> questions;
   /// How many of them were about A records.
@@ -81,7 +83,12 @@ class NameServer {
   pawl::EventLoop& loop_;
   Answer answer_;
   pawl::Endpoint endpoint_;
-  pawl::SocketAddress last_asker_;
+  struct Asked {
+    pawl::SocketAddress by;
+    DnsQuestion question;
+  };
+  void send(const pawl::SocketAddress& to, const std::string& reply);
+  std::vector<Asked> unanswered_;
   pawl::UniqueFd udp_;
   pawl::UniqueFd tcp_;
   std::map<int, pawl::UniqueFd> streams_;

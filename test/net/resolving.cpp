@@ -31,21 +31,26 @@ const KnownHost& known_or_missing(const KnownHosts& hosts, const std::string& na
 
 }  // namespace
 
-std::vector<std::string> reply_to(const KnownHosts& hosts, const DnsQuestion& question) {
+std::vector<std::string> reply_to(const KnownHosts& hosts, const DnsQuestion& question,
+                                  bool is_silent) {
   const KnownHost& host = known_or_missing(hosts, question.name);
   DnsReply reply(question);
   const bool wants_ipv6 = question.type == DnsQuestion::aaaa;
   switch (host.of(wants_ipv6)) {
     case Kind::silent: return {};
-    case Kind::missing: reply.code = no_such_name; break;
-    case Kind::unanswered: reply.code = server_failure; break;
-    case Kind::nonsense: reply.code = format_error; break;
-    case Kind::no_address: break;
+    case Kind::late:
+      if (is_silent) return {};
+      [[fallthrough]];
     case Kind::found:
       for (const std::string& address : host.addresses) {
         const bool is_ipv6 = address.find(':') != std::string::npos;
         if (is_ipv6 == wants_ipv6) reply.address(address, host.ttl);
       }
+      break;
+    case Kind::missing: reply.code = no_such_name; break;
+    case Kind::unanswered: reply.code = server_failure; break;
+    case Kind::nonsense: reply.code = format_error; break;
+    case Kind::no_address: break;
   }
   return {reply.bytes()};
 }
@@ -72,6 +77,27 @@ void KnowingSystem::end_silence() {
   const std::lock_guard<std::mutex> lock(mutex_);
   is_silent_ = false;
   changed_.notify_all();
+}
+
+bool KnowingSystem::is_silent() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return is_silent_;
+}
+
+void KnowingSystem::wait_for_idle_threads() {
+  const auto is_any_busy = [] {
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+      std::ifstream file(task.path() / "stat");
+      std::string stat;
+      std::getline(file, stat);
+      const std::size_t end = stat.rfind(')');  // of the name: proc(5)
+      if (end == std::string::npos || stat.find("pawl-resolver") == std::string::npos) continue;
+      if (stat.compare(end, 3, ") S") != 0) return true;
+    }
+    return false;
+  };
+  while (is_any_busy()) std::this_thread::yield();
+  synchronize();
 }
 
 int KnowingSystem::questions() {
@@ -102,14 +128,16 @@ pawl::SystemResult KnowingSystem::answer(const char* node, const char* service,
   const KnownHost& host = known_or_missing(hosts_, node);
   const bool wants_ipv4 = hints->ai_family != AF_INET6;
   const bool wants_ipv6 = hints->ai_family != AF_INET;
-  if ((wants_ipv4 && host.of(false) == Kind::silent) ||
-      (wants_ipv6 && host.of(true) == Kind::silent)) {
+  const auto waits = [](Kind kind) { return kind == Kind::silent || kind == Kind::late; };
+  if ((wants_ipv4 && waits(host.of(false))) || (wants_ipv6 && waits(host.of(true)))) {
     wait_for_end_of_silence();
   }
   std::vector<pawl::Endpoint> endpoints;
   for (const std::string& address : host.addresses) {
     const bool is_ipv6 = address.find(':') != std::string::npos;
-    if (!(is_ipv6 ? wants_ipv6 : wants_ipv4) || host.of(is_ipv6) != Kind::found) continue;
+    const Kind kind = host.of(is_ipv6);
+    const bool is_known = kind == Kind::found || kind == Kind::late;
+    if (!(is_ipv6 ? wants_ipv6 : wants_ipv4) || !is_known) continue;
     endpoints.push_back(pawl::Endpoint::from_address(address, 0));
   }
   if (!endpoints.empty()) return OneAnswer(endpoints).getaddrinfo(node, service, hints, results);
@@ -119,6 +147,7 @@ pawl::SystemResult KnowingSystem::answer(const char* node, const char* service,
     case Kind::silent: return {EAI_AGAIN, 0};
     case Kind::nonsense: return {EAI_FAIL, 0};
     case Kind::found:
+    case Kind::late:
     case Kind::no_address: break;
   }
   return {EAI_NODATA, 0};
@@ -153,7 +182,10 @@ Resolving::Resolving(std::string_view backend, KnownHosts known, pawl::ResolverO
         on.observer = observer;
         return on;
       }()),
-      server(loop, [this](const DnsQuestion& question) { return reply_to(hosts, question); }),
+      server(loop,
+             [this](const DnsQuestion& question) {
+               return reply_to(hosts, question, system.is_silent());
+             }),
       options(std::move(wanted)) {
   options.backend = backend;
   if (backend == "cares") options.servers = {server.endpoint()};
@@ -162,6 +194,11 @@ Resolving::Resolving(std::string_view backend, KnownHosts known, pawl::ResolverO
 
 int Resolving::questions() {
   return options.backend == "cares" ? server.count() : system.questions();
+}
+
+void Resolving::end_silence() {
+  system.end_silence();
+  server.answer_again();
 }
 
 std::string Found::text() const {

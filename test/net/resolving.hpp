@@ -21,7 +21,8 @@
 
 /// What name servers, or the system, know about a name.
 struct KnownHost {
-  enum class Kind { found, missing, no_address, unanswered, nonsense, silent };
+  /// `late` is silent until the end of the silence, and then found.
+  enum class Kind { found, missing, no_address, unanswered, nonsense, silent, late };
 
   Kind kind = Kind::found;
   std::vector<std::string> addresses;
@@ -35,7 +36,8 @@ struct KnownHost {
 using KnownHosts = std::map<std::string, KnownHost>;
 
 /// For a `NameServer` that knows them.
-std::vector<std::string> reply_to(const KnownHosts& hosts, const DnsQuestion& question);
+std::vector<std::string> reply_to(const KnownHosts& hosts, const DnsQuestion& question,
+                                  bool is_silent = true);
 
 /// Waits until the threads of all resolvers that are gone have ended. One of them may have taken a
 /// question and not have asked the system yet: that must not go before.
@@ -66,6 +68,9 @@ class KnowingSystem : public FaultySystem {
   int questions();
   /// The silent ones answer now.
   void end_silence();
+  bool is_silent();
+  /// Waits until each thread of a resolver has nothing to do, or waits in here.
+  void wait_for_idle_threads();
 
  private:
   pawl::SystemResult answer(const char* node, const char* service, const addrinfo* hints,
@@ -90,6 +95,8 @@ struct Resolving {
 
   /// How often a name was looked up outside.
   int questions();
+  /// Who was silent answers now.
+  void end_silence();
 
   KnownHosts hosts;
   KnowingSystem system;
