@@ -141,16 +141,15 @@ void DatagramSocket::set_options() {
 }
 
 void DatagramSocket::set_multicast_options() {
-  if (!options_.multicast_all) {
-    // What the kernel comes with: a socket at a port hears whatever group anybody here has joined.
-    const int off = 0;
-    System& system = loop_.system();
-    const bool is_ipv6 = known_endpoint().family() == Endpoint::Family::ipv6;
-    // Since Linux 4.20; before that IPv6 can't be told.
-    if (is_ipv6) system.setsockopt(fd_, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &off, sizeof off);
-    if (!is_ipv6 || takes_ipv4_too()) {
-      system.setsockopt(fd_, IPPROTO_IP, IP_MULTICAST_ALL, &off, sizeof off);
-    }
+  // Said either way: the kernel comes with 1 for sockets of IPv4, and a socket at a port hears
+  // whatever group anybody here has joined. Since Linux 4.20; before that IPv6 can't be told.
+  const int hears_all = options_.multicast_all ? 1 : 0;
+  System& system = loop_.system();
+  if (known_endpoint().family() == Endpoint::Family::ipv6) {
+    system.setsockopt(fd_, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &hears_all, sizeof hears_all);
+  }
+  if (known_endpoint().family() == Endpoint::Family::ipv4 || takes_ipv4_too()) {
+    system.setsockopt(fd_, IPPROTO_IP, IP_MULTICAST_ALL, &hears_all, sizeof hears_all);
   }
   if (!options_.multicast_loop) {
     set_option_of_both(IPV6_MULTICAST_LOOP, IP_MULTICAST_LOOP, 0, "multicast_loop");
