@@ -114,7 +114,8 @@ bool Connection::has_dropped_enough() const {
 /// To close a socket that has input resets it (RFC 2525, 2.17), which must not overtake anything.
 void Connection::end_when_all_arrived() {
   if (unusual_.output_side == Output::failed) return end_by_input({}, ended_by_);
-  if (parts_.system.unacknowledged_bytes(fd_).value <= 0) end({}, "close");
+  const SystemResult asked = parts_.system.unacknowledged_bytes(fd_);
+  if (asked.ok() && asked.value == 0) end({}, "close");  // what isn't known hasn't arrived
 }
 
 /// When there is something to do, although nothing has come.
@@ -127,8 +128,9 @@ void Connection::on_closing_timer() {
   if (has_dropped_enough()) end_when_all_arrived();
   if (state() == ConnectionState::done) return;
   if (deadline_after(close_started_, options_->close_timeout) > parts_.pass_time) return;
-  const bool has_lost =
-      !output_.empty() || unusual_.output_side == Output::failed || bytes_on_their_way() > 0;
+  const bool is_known = parts_.system.unacknowledged_bytes(fd_).ok();
+  const bool has_lost = !output_.empty() || unusual_.output_side == Output::failed || !is_known ||
+                        bytes_on_their_way() > 0;
   end(CloseReason::close_timeout, has_lost ? make_error_code(Errc::unsent_data) : std::error_code(),
       "close timeout");
 }
@@ -157,16 +159,22 @@ bool Connection::is_cut(std::error_code error) {
   if (close_reason_ == CloseReason::aborted) return true;
   if (!error) return false;
   const bool is_lost = error == Errc::unsent_data;  // or the kernel wouldn't have it any more
-  if (!is_lost && parts_.system.untransmitted_bytes(fd_).value <= 0) return false;
-  unacknowledged_bytes_ = bytes_on_their_way();
-  return true;
+  if (is_lost || parts_.system.untransmitted_bytes(fd_).value > 0) {
+    unacknowledged_bytes_ = bytes_on_their_way();
+    return true;
+  }
+  // What would have come next is unknown: that mustn't look like an end in good order.
+  return close_reason_ == CloseReason::failed || close_reason_ == CloseReason::peer_reset;
 }
 
 /// The one way out for a socket, but for `release`.
 void Connection::end_socket(SocketEnd how) {
   if (how == SocketEnd::reset) {
     const linger reset{1, 0};  // socket(7): a close with a linger of 0 seconds resets
-    loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    const SystemResult set =
+        loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    const sockaddr nobody{AF_UNSPEC, {}};  // the other way
+    if (!set.ok()) loop_.system().connect(fd_, &nobody, sizeof nobody);
   }
   loop_.remove_handler(fd_);
   loop_.system().close(std::exchange(fd_, -1));

@@ -191,3 +191,28 @@ TEST_CASE("A relay between two connections whose calls fail brings the right byt
     trial.expect(text.compare(0, end.data.size(), end.data) == 0, "wrong bytes");
   });
 }
+
+TEST_CASE("A close towards a peer that still sends says what it was, whatever calls fail") {
+  each_call_fails([](CallTrial& trial) {
+    const std::string text = long_text(20'000);
+    StreamEnd end;
+    int accepted = 0;
+    pawl::Server uploader(trial.peers(), Endpoint::loopback(0), [&](Connection& connection) {
+      ++accepted;
+      end.watch(connection);
+      connection.write(long_text(2'000'000));
+    });
+    StreamEnd ours;
+    pawl::ConnectionOptions options = patient_options();
+    options.close_timeout = std::chrono::seconds(2);
+    const auto client =
+        Connection::connect(trial.loop(), uploader.local_endpoint(), std::move(options));
+    ours.watch(*client);
+    client->on_connected([&](Connection& self) {
+      self.write(text);
+      self.close();
+    });
+    trial.run_until([&] { return ours.closed > 0 && (accepted == 0 || end.closed > 0); });
+    trial.expect(ours.error || end.data == text, "says success, and cuts its own bytes");
+  });
+}

@@ -117,6 +117,21 @@ SystemResult FaultySystem::getpeername(int fd, sockaddr* address, unsigned* addr
   return System::getpeername(fd, address, address_bytes);
 }
 
+SystemResult FaultySystem::unread_bytes(int fd) {
+  if (const int error = strike(Call::unread_bytes)) return {-1, error};
+  return System::unread_bytes(fd);
+}
+
+SystemResult FaultySystem::unacknowledged_bytes(int fd) {
+  if (const int error = strike(Call::unacknowledged_bytes)) return {-1, error};
+  return System::unacknowledged_bytes(fd);
+}
+
+SystemResult FaultySystem::untransmitted_bytes(int fd) {
+  if (const int error = strike(Call::untransmitted_bytes)) return {-1, error};
+  return System::untransmitted_bytes(fd);
+}
+
 SystemResult FaultySystem::getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                                        addrinfo** results) {
   if (const int error = strike(Call::getaddrinfo)) return {-1, error};

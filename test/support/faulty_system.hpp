@@ -29,6 +29,9 @@ enum class Call : std::uint8_t {
   setsockopt,
   getsockname,
   getpeername,
+  unread_bytes,
+  unacknowledged_bytes,
+  untransmitted_bytes,
   getaddrinfo,
   close,
   read,
@@ -92,6 +95,9 @@ class FaultySystem : public pawl::System {
                                 unsigned bytes) override;
   pawl::SystemResult getsockname(int fd, sockaddr* address, unsigned* address_bytes) override;
   pawl::SystemResult getpeername(int fd, sockaddr* address, unsigned* address_bytes) override;
+  pawl::SystemResult unread_bytes(int fd) override;
+  pawl::SystemResult unacknowledged_bytes(int fd) override;
+  pawl::SystemResult untransmitted_bytes(int fd) override;
   pawl::SystemResult getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                                  addrinfo** results) override;
   pawl::SystemResult close(int fd) override;
