@@ -10,18 +10,18 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <functional>
+#include <future>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -68,32 +68,30 @@ std::string request(std::size_t index) { return "request" + std::to_string(index
 class SlowServer {
  public:
   explicit SlowServer(pawl::Duration delay)
-      : group_(1, [this, delay](pawl::EventLoop& loop, std::size_t) { serve(loop, delay); }) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    started_.wait(lock, [this] { return port_ != 0; });
-  }
+      : group_(1, [this, delay](pawl::EventLoop& loop, std::size_t) { serve(loop, delay); }),
+        port_(started_.get_future().get()) {}
 
   std::uint16_t port() const { return port_; }
 
  private:
   void serve(pawl::EventLoop& loop, pawl::Duration delay) {
-    pawl::DatagramSocket socket(loop, pawl::Endpoint::loopback(0));
-    socket.on_datagram([&](pawl::DatagramSocket& self, const pawl::Datagram& datagram) {
+    std::optional<pawl::DatagramSocket> socket;
+    try {
+      socket.emplace(loop, pawl::Endpoint::loopback(0));
+    } catch (...) {  // whoever waits for the port has to know
+      return started_.set_exception(std::current_exception());
+    }
+    socket->on_datagram([&](pawl::DatagramSocket& self, const pawl::Datagram& datagram) {
       const std::string response = "response for " + std::string(datagram.bytes);
       loop.call_later(delay, [&self, response, to = datagram.from] { self.send_to(response, to); });
     });
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      port_ = socket.local_endpoint().port();
-    }
-    started_.notify_one();
+    started_.set_value(socket->local_endpoint().port());
     loop.run_forever();
   }
 
-  std::mutex mutex_;
-  std::condition_variable started_;
-  std::uint16_t port_ = 0;
+  std::promise<std::uint16_t> started_;
   pawl::LoopGroup group_;
+  std::uint16_t port_;
 };
 
 // Three ways without a loop: the document's, on blocking sockets
@@ -145,12 +143,12 @@ Responses call_together(std::uint16_t port, std::size_t calls) {
 }
 
 Responses call_on_threads(std::uint16_t port, std::size_t calls) {
-  Responses responses(calls);
-  std::vector<std::thread> threads;
+  std::vector<std::future<std::string>> running;  // which join their threads, whatever is thrown
   for (std::size_t i = 0; i < calls; ++i) {
-    threads.emplace_back([&, i] { responses[i] = call_and_wait(port, request(i)); });
+    running.push_back(std::async(std::launch::async, call_and_wait, port, request(i)));
   }
-  for (std::thread& thread : threads) thread.join();
+  Responses responses;
+  for (std::future<std::string>& call : running) responses.push_back(call.get());
   return responses;
 }
 
