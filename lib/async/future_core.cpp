@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "pawl/async/future_core.hpp"
 
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -19,24 +20,41 @@ CancelledError::~CancelledError() = default;
 
 FutureWaiter::~FutureWaiter() { stop_waiting(); }
 
-void FutureWaiter::wait(FutureCore& source) {
+void FutureWaiter::wait(FutureCore& source) noexcept {
   stop_waiting();
   source.add_waiter(*this);
 }
 
-void FutureCore::add_waiter(FutureWaiter& waiter) {
-  if (!is_pending() && hub_.is_closed()) return waiter.on_dropped();
-  if (!is_pending() && !is_posted_) post_waiters();
+void FutureCore::add_waiter(FutureWaiter& waiter) noexcept {
+  const bool is_over = !is_pending() && !is_ending_;  // one that is ending posts its waiters itself
+  if (is_over && hub_.is_closed()) return waiter.on_dropped();
+  if (is_over && !is_posted_) post_waiters();
   waiter.source_ = this;
   waiter.link_before(waiters_);
   ++waiter_count_;
 }
 
-void FutureCore::post_waiters() {
-  hub_.loop().call_soon([this] { run_waiters(); }, place());
+void FutureCore::post_waiters() noexcept {
   is_posted_ = true;
   retain();  // until they have run, or the loop goes: the hub lets go of it then
-  link_before(hub_.posted());
+  hub_.post(*this);
+}
+
+/// Nobody waits any more for what was posted, and nobody holds it: what it has goes back now.
+void FutureCore::withdraw() noexcept {
+  is_posted_ = false;
+  unlink();
+  release();
+}
+
+void FutureCore::PostedWaiters::operator()() {
+  FutureCore& core = *std::exchange(core_, nullptr);
+  if (core.is_posted_) {
+    --core.weak_references_;  // there is a strong one
+    core.run_waiters();
+  } else {
+    core.release_weakly();
+  }
 }
 
 /// Those that are here now; what comes meanwhile waits for the next pass.
@@ -99,7 +117,7 @@ EventLoop& FutureCore::loop() const {
 void FutureCore::finish(FutureStatus status) {
   status_ = status;
   unlink();  // of those that are told when the loop closes
-  if (waiter_count_ > 0) {
+  if (waiter_count_ > 0 && !is_posted_) {
     if (hub_.is_closed()) {
       hub_.drop_waiters(*this);
     } else {
@@ -109,11 +127,16 @@ void FutureCore::finish(FutureStatus status) {
   release();
 }
 
-bool FutureCore::cancel() {
+bool FutureCore::cancel() noexcept {
   if (!is_pending()) return false;
   status_ = FutureStatus::cancelled;
   hub_.cancel(*this);
   return true;
+}
+
+void FutureCore::discard() noexcept {
+  unlink();
+  release();
 }
 
 void FutureCore::fail(std::error_code error) {
@@ -169,6 +192,8 @@ std::error_code FutureCore::error() {
     std::rethrow_exception(exception_);
   } catch (const std::system_error& thrown) {
     error_ = thrown.code();
+  } catch (const std::bad_alloc&) {
+    error_ = std::make_error_code(std::errc::not_enough_memory);
   } catch (...) {
     error_ = Errc::other_exception;
   }
@@ -177,7 +202,7 @@ std::error_code FutureCore::error() {
 
 void FutureCore::throw_failure() { std::rethrow_exception(exception()); }
 
-void FutureCore::report_unseen() noexcept {
+void FutureCore::report_unseen() noexcept try {
   std::string what = "an exception";
   try {
     std::rethrow_exception(exception());
@@ -187,6 +212,8 @@ void FutureCore::report_unseen() noexcept {
   }
   hub_.report("nobody looked at the exception of the future made at " + to_string(place()) + ": " +
               what);
+} catch (const std::bad_alloc&) {
+  // One line less.
 }
 
 void FutureCore::throw_pending(const char* operation, Place place) {

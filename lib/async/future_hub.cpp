@@ -13,7 +13,7 @@ namespace {
 /// The loop's part of the hub.
 class HubService {
  public:
-  explicit HubService(EventLoop& loop) : hub_(*new FutureHub(loop)) {
+  explicit HubService(EventLoop& loop) : hub_(make(loop)) {
     loop.parts().describers.emplace_back(
         [&hub = hub_](TimePoint now) { return TaskBase::describe_all(hub, now); });
   }
@@ -27,6 +27,12 @@ class HubService {
   FutureHub& hub() const { return hub_; }
 
  private:
+  static FutureHub& make(EventLoop& loop) {
+    auto& describers = loop.parts().describers;
+    describers.reserve(describers.size() + 1);
+    return *new FutureHub(loop);
+  }
+
   FutureHub& hub_;
 };
 
@@ -48,17 +54,44 @@ void FutureHub::close() noexcept {
     const FutureRef<FutureCore> keep(&core);
     core.on_loop_closed();
   }
-  while (!posted_.is_alone()) {
-    FutureCore& core = static_cast<FutureCore&>(*posted_.next);
-    core.unlink();
-    drop_waiters(core);
-    core.release();
-  }
+  loop_.parts().retries.remove(retry_);
+  drop_posted(posted_);
+  drop_posted(unqueued_);
   try {
     say_reports();
   } catch (...) {  // the sink's; there is no run() left that it could leave
   }
   if (--live_ == 0) delete this;
+}
+
+void FutureHub::drop_posted(FutureLink& ring) noexcept {
+  while (!ring.is_alone()) {
+    FutureCore& core = static_cast<FutureCore&>(*ring.next);
+    core.unlink();
+    core.is_posted_ = false;
+    drop_waiters(core);
+    core.release();
+  }
+}
+
+void FutureHub::post(FutureCore& core) noexcept {
+  const bool is_first = unqueued_.is_alone();
+  core.link_before(unqueued_);
+  if (!is_first) return;  // behind those that are to be tried again
+  try {
+    queue_posted();
+  } catch (const std::bad_alloc&) {
+    loop_.parts().retries.add(retry_);
+  }
+}
+
+void FutureHub::queue_posted() {
+  while (!unqueued_.is_alone()) {
+    FutureCore& core = static_cast<FutureCore&>(*unqueued_.next);
+    loop_.call_soon(FutureCore::PostedWaiters(core), core.place());
+    core.unlink();
+    core.link_before(posted_);
+  }
 }
 
 void* FutureHub::allocate(std::size_t bytes, std::size_t alignment) {
@@ -124,38 +157,47 @@ void FutureHub::bury_now(FutureCore& core) noexcept {
   core.release_weakly();
 }
 
-void FutureHub::cancel(FutureCore& core) {
-  cancelled_.emplace_back(&core);
+void FutureHub::cancel(FutureCore& core) noexcept {
+  core.retain();
+  core.is_ending_ = true;
+  core.unlink();
+  core.link_before(cancelled_);
   if (is_cancelling_) return;
   is_cancelling_ = true;
-  while (!cancelled_.empty()) {
-    const FutureRef<FutureCore> next = std::move(cancelled_.front());
-    cancelled_.pop_front();
-    next->on_cancel();
-    next->finish(FutureStatus::cancelled);
+  ++live_;
+  while (!cancelled_.is_alone()) {
+    FutureCore& next = static_cast<FutureCore&>(*cancelled_.next);
+    next.unlink();
+    next.on_cancel();
+    next.is_ending_ = false;
+    next.finish(FutureStatus::cancelled);
+    next.release();
   }
   is_cancelling_ = false;
+  if (--live_ == 0 && is_closed_) delete this;
 }
 
 void FutureHub::drop_waiters(FutureCore& core) noexcept {
-  dropped_.emplace_back(&core);
+  core.retain();
+  core.link_before(dropped_);
   if (is_dropping_) return;
   is_dropping_ = true;
   ++live_;
-  while (!dropped_.empty()) {
-    const FutureRef<FutureCore> next = std::move(dropped_.front());
-    dropped_.pop_front();
-    next->drop_waiters();
+  while (!dropped_.is_alone()) {
+    FutureCore& next = static_cast<FutureCore&>(*dropped_.next);
+    next.unlink();
+    next.drop_waiters();
+    next.release();
   }
   is_dropping_ = false;
   if (--live_ == 0 && is_closed_) delete this;
 }
 
-void FutureHub::report(std::string line) noexcept {
+void FutureHub::report(std::string line) {
   if (is_closed_ && closing_.is_alone()) return;  // and with the loop whoever listened
+  reports_.reserve(reports_.size() + 1);
+  if (!is_closed_ && reports_.empty()) loop_.call_soon([this] { say_reports(); });
   reports_.push_back(std::move(line));
-  if (is_closed_) return;
-  if (reports_.size() == 1) loop_.call_soon([this] { say_reports(); });
 }
 
 void FutureHub::say_reports() {

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "loop/retry_list.hpp"
 #include "pawl/async/future_core.hpp"
 #include "pawl/core/time.hpp"
 #include "pawl/loop/event_loop.hpp"
@@ -39,17 +39,18 @@ class FutureHub {
   /// Each of these three does its work now, or leaves it to the one of its kind that is on the
   /// stack.
   void bury(FutureCore& core) noexcept;
-  void cancel(FutureCore& core);
+  void cancel(FutureCore& core) noexcept;
   void drop_waiters(FutureCore& core) noexcept;
 
   /// Says in debug mode what became of an exception, from the loop: not from a destructor.
-  void report(std::string line) noexcept;
+  void report(std::string line);
   bool is_debug() const noexcept { return is_debug_; }
+
+  /// Has the loop run the waiters of `core`, which links it in one of two rings.
+  void post(FutureCore& core) noexcept;
 
   /// Of the states that are told of the loop's end.
   FutureLink& closing() noexcept { return closing_; }
-  /// Of the states whose waiters the loop is going to run.
-  FutureLink& posted() noexcept { return posted_; }
   /// Of the tasks that aren't done.
   FutureLink& tasks() noexcept { return tasks_; }
 
@@ -57,6 +58,8 @@ class FutureHub {
   ~FutureHub() = default;
   void say_reports();
   void bury_now(FutureCore& core) noexcept;
+  void queue_posted();
+  void drop_posted(FutureLink& ring) noexcept;
   void take_chunk(std::size_t size_class);
 
   static constexpr std::size_t class_bytes = 32;
@@ -66,6 +69,11 @@ class FutureHub {
   struct Free {
     Free* next;
   };
+  struct Retry final : RetryList::Entry {
+    explicit Retry(FutureHub& of) : hub(of) {}
+    void retry() override { hub.queue_posted(); }
+    FutureHub& hub;
+  };
 
   EventLoop& loop_;
   const bool is_debug_;
@@ -74,13 +82,15 @@ class FutureHub {
   Free* free_[class_count] = {};
   std::vector<std::unique_ptr<std::byte[]>> chunks_;
   FutureLink closing_;
-  FutureLink posted_;
+  FutureLink posted_;    // the loop is going to run their waiters
+  FutureLink unqueued_;  // the same, but it wasn't told yet, for want of memory
+  Retry retry_{*this};
   FutureLink tasks_;
   FutureLink dying_;
   bool is_burying_ = false;
-  std::deque<FutureRef<FutureCore>> cancelled_;
+  FutureLink cancelled_;
   bool is_cancelling_ = false;
-  std::deque<FutureRef<FutureCore>> dropped_;
+  FutureLink dropped_;
   bool is_dropping_ = false;
   std::vector<std::string> reports_;
 };

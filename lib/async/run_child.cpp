@@ -45,9 +45,7 @@ class ChildState : public FutureState<ChildExit> {
 
 Future<ChildExit> run_child(EventLoop& loop, ChildProcessOptions options, Place place) {
   auto* state = make_state<ChildState>(FutureCore::hub_of(loop), place);
-  Future<ChildExit> future(state);
-  state->start(std::move(options));
-  return future;
+  return start_future<ChildExit>(state, [&] { state->start(std::move(options)); });
 }
 
 }  // namespace pawl

@@ -31,9 +31,7 @@ class SleepState : public FutureState<void> {
 
 Future<void> sleep(EventLoop& loop, Duration duration, Place place) {
   auto* state = make_state<SleepState>(FutureCore::hub_of(loop), place);
-  Future<void> future(state);
-  state->start(duration);
-  return future;
+  return start_future<void>(state, [&] { state->start(duration); });
 }
 
 }  // namespace pawl

@@ -2,6 +2,7 @@
 #include "pawl/async/task_base.hpp"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 #include "async/future_hub.hpp"
@@ -55,7 +56,11 @@ void TaskBase::run() {
   is_gone_ = nullptr;
   // The step has given a result or was cancelled: whatever else it says.
   if (!result_->is_pending()) return end(TaskEvent::finish);
-  go(next);
+  try {
+    go(next);
+  } catch (const std::bad_alloc&) {  // for what the next step would have waited for
+    fail(std::current_exception());
+  }
 }
 
 Next TaskBase::run_steps(const bool& is_gone) {
@@ -144,12 +149,12 @@ void TaskBase::abandon() noexcept {
   }
   handle_.cancel();
   stop_watching();
-  FutureCore* waited_for = waiter_.source();
+  const FutureRef<FutureCore> waited_for(waiter_.source());
   waiter_.stop_waiting();
   const bool is_on_stack = is_gone_ != nullptr;  // its step function is freed when it returns
   take(TaskEvent::cancel);
   if (!is_on_stack) on_end();
-  if (waited_for != nullptr) waited_for->cancel();
+  if (waited_for) waited_for->cancel();
 }
 
 void TaskBase::take(TaskEvent event) {

@@ -60,6 +60,8 @@ class RetryList {
     link.previous->next = all_.previous = &link;
   }
 
+  void remove(Entry& entry) { entry.leave(); }
+
   /// Has all try, first come, first served, as far as memory reaches.
   void run() {
     while (!empty()) {

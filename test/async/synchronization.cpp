@@ -148,7 +148,7 @@ TEST_CASE("One who waits for a lock and is cancelled leaves the line") {
   Permit held = lock.try_acquire();
   const Future<Permit> first = lock.acquire();
   bool called = false;
-  const Future<Permit> second = lock.acquire([&](std::error_code, Permit) { called = true; });
+  const Future<void> second = lock.acquire([&](std::error_code, Permit) { called = true; });
   const Future<Permit> third = lock.acquire();
   first.cancel();
   second.cancel();

@@ -27,7 +27,7 @@ Item item(char name) { return std::make_unique<std::string>(100, name); }
 
 }  // namespace
 
-TEST_CASE("A lock's turn is never lost, whichever allocation fails", "[.red]") {
+TEST_CASE("A lock's turn is never lost, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     std::unique_ptr<pawl::Lock> lock;
     trial.insist([&] { lock = std::make_unique<pawl::Lock>(trial.loop()); });
@@ -49,7 +49,7 @@ TEST_CASE("A lock's turn is never lost, whichever allocation fails", "[.red]") {
   });
 }
 
-TEST_CASE("A semaphore that goes ends the waiting, whichever allocation fails", "[.red]") {
+TEST_CASE("A semaphore that goes ends the waiting, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     std::unique_ptr<pawl::Semaphore> semaphore;
     trial.insist([&] { semaphore = std::make_unique<pawl::Semaphore>(trial.loop(), 2); });
@@ -76,7 +76,7 @@ TEST_CASE("A semaphore that goes ends the waiting, whichever allocation fails", 
   });
 }
 
-TEST_CASE("An event lets all go that wait, whichever allocation fails", "[.red]") {
+TEST_CASE("An event lets all go that wait, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     std::unique_ptr<pawl::Event> event;
     trial.insist([&] { event = std::make_unique<pawl::Event>(trial.loop()); });
@@ -103,7 +103,7 @@ TEST_CASE("An event lets all go that wait, whichever allocation fails", "[.red]"
   });
 }
 
-TEST_CASE("A queue loses nothing and keeps the order, whichever allocation fails", "[.red]") {
+TEST_CASE("A queue loses nothing and keeps the order, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     std::unique_ptr<pawl::Queue<Item>> queue;
     trial.insist([&] { queue = std::make_unique<pawl::Queue<Item>>(trial.loop(), 3); });

@@ -14,7 +14,7 @@ using namespace std::chrono_literals;
 using pawl::Next;
 using pawl::Task;
 
-TEST_CASE("A task comes to its end, whichever allocation fails", "[.red]") {
+TEST_CASE("A task comes to its end, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::EventLoop& loop = trial.loop();
     const SocketPair pair;
@@ -47,8 +47,8 @@ TEST_CASE("A task comes to its end, whichever allocation fails", "[.red]") {
   });
 }
 
-TEST_CASE("Tasks that wait for each other end when they are cancelled, whichever allocation fails",
-          "[.red]") {
+TEST_CASE(
+    "Tasks that wait for each other end when they are cancelled, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::EventLoop& loop = trial.loop();
     std::unique_ptr<Task<>> sleeper;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -22,15 +23,25 @@ class Completions {
                                           const std::vector<Future<Value>>& children, Place place) {
     std::vector<Future<Value>> outputs;
     if (children.empty()) return outputs;
-    auto* shared = new Completions;
-    shared->left_ = children.size();
+    struct Free {
+      void operator()(Completions* completions) const { delete completions; }
+    };
+    std::unique_ptr<Completions, Free> shared(new Completions);
     outputs.reserve(children.size());
-    for (std::size_t i = 0; i < children.size(); ++i) {
-      outputs.emplace_back(make_state<FutureState<Value>>(FutureCore::hub_of(loop), place));
-    }
-    shared->outputs_ = outputs;
+    shared->outputs_.reserve(children.size());
     shared->waiters_.reserve(children.size());
-    for (const auto& child : children) shared->waiters_.wait(child.core());
+    try {
+      while (outputs.size() < children.size()) {
+        outputs.emplace_back(make_state<FutureState<Value>>(FutureCore::hub_of(loop), place));
+      }
+    } catch (...) {
+      for (const auto& output : outputs) output.core().discard();
+      throw;
+    }
+    for (const auto& output : outputs) shared->outputs_.push_back(output);
+    shared->left_ = children.size();
+    Completions& started = *shared.release();  // gone with the last child
+    for (const auto& child : children) started.waiters_.wait(child.core());
     return outputs;
   }
 

@@ -31,9 +31,9 @@ class ChildWaiters {
   /// Stops waiting, and cancels each child that was waited for.
   void cancel() noexcept {
     for (std::size_t i = 0; i < count_; ++i) {
-      FutureCore* child = waiters_[i].source();
+      const FutureRef<FutureCore> child(waiters_[i].source());
       waiters_[i].stop_waiting();
-      if (child != nullptr) child->cancel();
+      if (child) child->cancel();
     }
   }
   /// The first child that isn't done; null when all are.
@@ -66,6 +66,21 @@ typename State::Stored take_value(State& state) {
     if (!state.is_held_by(1)) return std::as_const(state.value());
   }
   return std::move(state.value());
+}
+
+/// The same; but one that is returnable isn't looked at yet.
+template <typename State>
+typename State::Stored borrow_value(State& state) {
+  if (!state.is_returnable()) return take_value(state);
+  if constexpr (std::is_copy_constructible_v<typename State::Stored>) {
+    if (!state.is_held_by(1)) return std::as_const(state.value());
+  }
+  return std::move(state.value());
+}
+/// Nobody has looked at what `borrow_value` gave.
+template <typename State>
+void give_value_back(State& state, typename State::Stored&& value) noexcept {
+  if (state.is_returnable() && !state.is_looked_at()) state.take_back(std::move(value));
 }
 
 }  // namespace pawl

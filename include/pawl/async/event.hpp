@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pawl/async/future.hpp"
+#include "pawl/async/turn_state.hpp"
 #include "pawl/async/waiter_queue.hpp"
 #include "pawl/core/api.hpp"
 #include "pawl/core/place.hpp"
@@ -25,15 +26,14 @@ class PAWL_API Event {
   bool is_set() const { return is_set_; }
   /// A future that is done when the flag is set; at once when it is.
   Future<void> wait(Place place = Place::here());
-  /// Calls `callback(std::error_code)` then. Cancelling the future that this gives keeps it from
-  /// being called.
+  /// Calls `callback(std::error_code)` then. The future that this gives is done when that has
+  /// returned. Cancelling it keeps it from being called, also when the flag was set meanwhile.
   template <typename Callable>
   Future<void> wait(Callable callback, Place place = Place::here()) {
-    Future<void> waiting = wait(place);
-    waiting.add_done_callback([callback = std::move(callback)](const Future<void>& done) mutable {
-      if (!done.cancelled()) callback(done.error());
-    });
-    return waiting;
+    auto call = [callback = std::move(callback)](FutureState<void>& done) mutable {
+      callback(done.error());
+    };
+    return call_when_done(wait(place), std::move(call), place);
   }
 
  private:

@@ -102,15 +102,27 @@ class Future {
   FutureRef<State> state_;
 };
 
+/// For the library's own classes: the future of a state that was just made and that `start()` sets
+/// going. What that throws leaves nothing behind.
+template <typename Value, typename State, typename Start>
+Future<Value> start_future(State* state, Start start) {
+  Future<Value> future(state);
+  try {
+    start();
+  } catch (...) {
+    state->discard();
+    throw;
+  }
+  return future;
+}
+
 /// A future that is done already.
 template <typename Value>
 Future<std::decay_t<Value>> make_ready_future(EventLoop& loop, Value&& value,
                                               Place place = Place::here()) {
   using Result = std::decay_t<Value>;
   auto* state = make_state<FutureState<Result>>(FutureCore::hub_of(loop), place);
-  Future<Result> future(state);
-  state->set_value(std::forward<Value>(value));
-  return future;
+  return start_future<Result>(state, [&] { state->set_value(std::forward<Value>(value)); });
 }
 inline Future<void> make_ready_future(EventLoop& loop, Place place = Place::here()) {
   auto* state = make_state<FutureState<void>>(FutureCore::hub_of(loop), place);
@@ -214,9 +226,9 @@ class ThenState : public FutureState<typename ThenResult<Callable, Argument>::Va
  protected:
   void on_cancel() noexcept override {
     callable_.reset();
-    FutureCore* waited_for = source();
+    const FutureRef<FutureCore> waited_for(source());
     stop_waiting();
-    if (waited_for != nullptr && !waited_for->has_waiters()) waited_for->cancel();
+    if (waited_for && !waited_for->has_waiters()) waited_for->cancel();
   }
   void on_dispose() noexcept override {
     callable_.reset();

@@ -36,7 +36,8 @@ class PAWL_API FutureCore : private FutureLink {
 
   void retain() noexcept { ++references_; }
   void release() noexcept {
-    if (--references_ == 0) bury();
+    if (--references_ == 0) return bury();
+    if (references_ == 1 && is_posted_ && waiter_count_ == 0) withdraw();
   }
   void retain_weakly() noexcept { ++weak_references_; }
   void release_weakly() noexcept;
@@ -63,7 +64,10 @@ class PAWL_API FutureCore : private FutureLink {
 
   /// False when it was done already. Everything it would have taken is freed at once, and what it
   /// waits for is cancelled too.
-  bool cancel();
+  bool cancel() noexcept;
+  /// What was just made can't be started for want of memory: gives up the reference of whoever was
+  /// to finish it.
+  void discard() noexcept;
   /// Finishes it with an error. It must be pending.
   void fail(std::error_code error);
   void fail(std::exception_ptr exception);
@@ -76,8 +80,14 @@ class PAWL_API FutureCore : private FutureLink {
   /// What went wrong, as `exception`, for somebody who passes it on.
   [[noreturn]] void throw_failure();
   /// Somebody has seen how it went.
-  void look() noexcept { is_looked_at_ = true; }
+  void look() noexcept {
+    if (std::exchange(is_looked_at_, true) || !is_returnable_) return;
+    on_look();
+  }
   bool is_looked_at() const noexcept { return is_looked_at_; }
+  /// True exactly when its value goes back to where it comes from, a `Queue`, unless somebody looks
+  /// at it.
+  bool is_returnable() const noexcept { return is_returnable_; }
 
   /// For `why_alive()`: what this waits for, and whose result it is. Null when nobody knows.
   virtual const FutureCore* waits_for() const { return nullptr; }
@@ -104,6 +114,10 @@ class PAWL_API FutureCore : private FutureLink {
   /// Destroys this and gives the memory back.
   virtual void destroy() noexcept = 0;
 
+  void make_returnable() noexcept { is_returnable_ = true; }
+  /// It is returnable, and is looked at for the first time.
+  virtual void on_look() noexcept {}
+
   /// Told when the loop closes, by `on_loop_closed`, from now on until it is done.
   void tell_of_closing();
   virtual void on_loop_closed() noexcept {}
@@ -112,8 +126,24 @@ class PAWL_API FutureCore : private FutureLink {
   friend class FutureHub;
   friend class FutureWaiter;
 
-  void add_waiter(FutureWaiter& waiter);
-  void post_waiters();
+  /// What the loop runs: the waiters of a future, unless that has gone meanwhile.
+  class PostedWaiters {
+   public:
+    explicit PostedWaiters(FutureCore& core) noexcept : core_(&core) { core.retain_weakly(); }
+    PostedWaiters(PostedWaiters&& other) noexcept : core_(std::exchange(other.core_, nullptr)) {}
+    PostedWaiters& operator=(PostedWaiters&&) = delete;
+    ~PostedWaiters() {
+      if (core_ != nullptr) core_->release_weakly();
+    }
+    void operator()();
+
+   private:
+    FutureCore* core_;
+  };
+
+  void add_waiter(FutureWaiter& waiter) noexcept;
+  void post_waiters() noexcept;
+  void withdraw() noexcept;
   void run_waiters();
   void drop_waiters() noexcept;
   void bury() noexcept;
@@ -127,6 +157,8 @@ class PAWL_API FutureCore : private FutureLink {
   bool is_looked_at_ = false;  // true exactly when somebody has seen how it went
   bool is_posted_ = false;     // true exactly while the loop is going to run the waiters
   bool is_buried_ = false;     // true exactly when the value is gone
+  bool is_ending_ = false;     // true exactly while it is cancelled and hasn't finished
+  bool is_returnable_ = false;
   FutureLink waiters_;
   std::error_code error_;
   std::exception_ptr exception_;
@@ -136,9 +168,11 @@ class PAWL_API FutureCore : private FutureLink {
 
 inline void FutureWaiter::stop_waiting() noexcept {
   if (source_ == nullptr) return;
-  --source_->waiter_count_;
-  source_ = nullptr;
+  FutureCore& source = *std::exchange(source_, nullptr);
   unlink();
+  if (--source.waiter_count_ == 0 && source.is_posted_ && source.references_ == 1) {
+    source.withdraw();
+  }
 }
 
 /// A counted pointer to a future's state.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -34,24 +35,59 @@ class FutureState : public FutureCore {
   Stored& value() noexcept { return value_; }
 
   /// Finishes it as `source` was finished: the value moves when nobody else may look at it, or when
-  /// it can't be copied.
+  /// it can't be copied. A value that is returnable stays so. What copying it throws is the error.
   void set_from(FutureState& source) {
     if (source.status() != FutureStatus::fulfilled) return fail_as(source);
-    source.look();
-    if constexpr (std::is_copy_constructible_v<Stored>) {
-      if (source.is_shared()) return set_value(std::as_const(source.value()));
+    bool is_moved = true;
+    try {
+      if constexpr (std::is_copy_constructible_v<Stored>) is_moved = !source.is_shared();
+      take_value(source, is_moved);
+    } catch (...) {
+      return fail(std::current_exception());
     }
-    set_value(std::move(source.value()));
+    if (source.is_returnable()) {
+      origin_ = source.origin_ ? source.origin_ : FutureRef<FutureState>(&source);
+      is_borrowed_ = is_moved && (!source.origin_ || source.is_borrowed_);
+      source.is_borrowed_ = source.is_borrowed_ && !is_moved;
+      make_returnable();
+    } else {
+      source.look();
+    }
+    finish(FutureStatus::fulfilled);
+  }
+  /// A value that was taken from here comes back, since nobody has looked at it.
+  void take_back(Stored&& value) noexcept {
+    value_.~Stored();
+    ::new (static_cast<void*>(std::addressof(value_))) Stored(std::move(value));
   }
 
  protected:
   ~FutureState() override {}
 
+  void on_look() noexcept override {
+    if (origin_) origin_->look();
+  }
   void on_dispose() noexcept override {
-    if (status() == FutureStatus::fulfilled) value_.~Stored();
+    if (status() != FutureStatus::fulfilled) return;
+    const FutureRef<FutureState> origin = std::move(origin_);
+    if (origin && is_borrowed_ && !origin->is_looked_at()) origin->take_back(std::move(value_));
+    value_.~Stored();
   }
 
  private:
+  void take_value(FutureState& source, bool is_moved) {
+    void* place = static_cast<void*>(std::addressof(value_));
+    if constexpr (std::is_copy_constructible_v<Stored>) {
+      if (!is_moved) {
+        ::new (place) Stored(std::as_const(source.value()));
+        return;
+      }
+    }
+    ::new (place) Stored(std::move(source.value()));
+  }
+
+  FutureRef<FutureState> origin_;  // where a returnable value was first; none: here
+  bool is_borrowed_ = false;       // true exactly when that value was moved here
   union {
     Stored value_;  // there is one exactly when it is fulfilled and not disposed
   };

@@ -49,7 +49,7 @@ class PAWL_API FutureWaiter : private FutureLink {
   FutureWaiter(const FutureWaiter&) = delete;
   FutureWaiter& operator=(const FutureWaiter&) = delete;
 
-  void wait(FutureCore& source);
+  void wait(FutureCore& source) noexcept;
   void stop_waiting() noexcept;
   /// Null when it doesn't wait.
   FutureCore* source() const noexcept { return source_; }

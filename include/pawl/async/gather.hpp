@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <exception>
+#include <new>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -36,6 +38,7 @@ class GatherState : public FutureState<Result> {
       if (!child.is_pending()) check(child);
     });
     if (!this->is_pending()) left_ = 0;  // failed already: the others are nobody's business
+    if (!this->is_pending()) return children_.clear();
     if (left_ == 0) return finish_if_complete();
     waiters_.reserve(left_);
     children_.for_each([this](FutureCore& child) {
@@ -49,8 +52,13 @@ class GatherState : public FutureState<Result> {
     const FutureRef<FutureCore> keep(this);
     this->release();
     --left_;
-    check(child);
-    finish_if_complete();
+    try {
+      check(child);
+      finish_if_complete();
+    } catch (const std::bad_alloc&) {
+      if (this->is_pending()) this->fail(std::current_exception());
+    }
+    if (this->status() == FutureStatus::failed) children_.clear();  // what they hold goes back
   }
   void on_child_dropped() noexcept {
     const FutureRef<FutureCore> keep(this);
@@ -68,7 +76,14 @@ class GatherState : public FutureState<Result> {
     const FutureRef<FutureCore> keep(this);
     for (; left_ > 0; --left_) this->release();
   }
+  void on_look() noexcept override {
+    children_.for_each([](FutureCore& child) { child.look(); });
+  }
   void on_dispose() noexcept override {
+    const bool is_fulfilled = this->status() == FutureStatus::fulfilled;
+    if (this->is_returnable() && is_fulfilled && !this->is_looked_at()) {
+      children_.give_back(this->value());
+    }
     children_.clear();
     FutureState<Result>::on_dispose();
   }
@@ -88,8 +103,18 @@ class GatherState : public FutureState<Result> {
       children_.take();
       this->set_value();
     } else {
-      this->set_value(children_.take());
+      bool is_returnable = false;
+      children_.for_each([&](FutureCore& child) { is_returnable |= child.is_returnable(); });
+      auto values = children_.take();
+      if (!is_returnable) return end_with(std::move(values));
+      this->make_returnable();
+      return this->set_value(std::move(values));  // the children are kept, for what goes back
     }
+    children_.clear();
+  }
+  template <typename Values>
+  void end_with(Values&& values) {
+    this->set_value(std::move(values));
     children_.clear();
   }
 
@@ -128,10 +153,23 @@ struct GatheredValues : GatheredFutures<Value> {
       std::vector<Value> values;
       values.reserve(futures.size());
       for (auto& future : futures) {
+        if (future.core().is_returnable()) {
+          values.push_back(borrow_value(future.core()));
+          continue;
+        }
         const Future<Value> taken = std::move(future);  // let go of while it is in the cache
         values.push_back(take_value(taken.core()));
       }
       return values;
+    }
+  }
+  template <typename Values>
+  void give_back([[maybe_unused]] Values& values) noexcept {
+    if constexpr (!std::is_void_v<Value>) {
+      // From the back: of one that is there twice, the first has the value.
+      for (std::size_t i = futures.size(); i-- > 0;) {
+        give_value_back(futures[i].core(), std::move(values[i]));
+      }
     }
   }
 };
@@ -147,11 +185,18 @@ struct GatheredOutcomes : GatheredFutures<Value> {
     for (const auto& future : futures) {
       const auto look = [&]() -> Value {
         if (future.core().status() != FutureStatus::fulfilled) future.core().throw_failure();
-        if constexpr (!std::is_void_v<Value>) return take_value(future.core());
+        if constexpr (!std::is_void_v<Value>) return borrow_value(future.core());
       };
       outcomes.push_back(Outcome<Value>::of(look));
     }
     return outcomes;
+  }
+  void give_back(std::vector<Outcome<Value>>& outcomes) noexcept {
+    if constexpr (!std::is_void_v<Value>) {
+      for (std::size_t i = futures.size(); i-- > 0;) {
+        if (outcomes[i]) give_value_back(futures[i].core(), outcomes[i].get());
+      }
+    }
   }
 };
 
@@ -174,9 +219,17 @@ struct GatheredTuple {
   std::tuple<typename FutureState<Values>::Stored...> take() {
     return std::apply(
         [](const auto&... each) {
-          return std::tuple<typename FutureState<Values>::Stored...>{take_value(each.core())...};
+          return std::tuple<typename FutureState<Values>::Stored...>{borrow_value(each.core())...};
         },
         futures);
+  }
+  template <typename Result>
+  void give_back(Result& values) noexcept {
+    give_back(values, std::index_sequence_for<Values...>());
+  }
+  template <typename Result, std::size_t... index>
+  void give_back(Result& values, std::index_sequence<index...>) noexcept {
+    (give_value_back(std::get<index>(futures).core(), std::move(std::get<index>(values))), ...);
   }
   void clear() noexcept { const std::tuple<Future<Values>...> gone = std::move(futures); }
 };
@@ -185,9 +238,7 @@ template <typename Result, typename Children>
 Future<Result> start_gather(EventLoop& loop, Children children, Place place) {
   auto* state = make_state<GatherState<Result, Children>>(FutureCore::hub_of(loop), place,
                                                           std::move(children));
-  Future<Result> future(state);
-  state->start();
-  return future;
+  return start_future<Result>(state, [&] { state->start(); });
 }
 
 /// The values of all `futures`, in their order; of none at once. `Future<void>` gives `void`.

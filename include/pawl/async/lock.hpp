@@ -16,7 +16,7 @@ class Lock {
 
   Future<Permit> acquire(Place place = Place::here()) { return semaphore_.acquire(place); }
   template <typename Callable>
-  Future<Permit> acquire(Callable callback, Place place = Place::here()) {
+  Future<void> acquire(Callable callback, Place place = Place::here()) {
     return semaphore_.acquire(std::move(callback), place);
   }
   Permit try_acquire() { return semaphore_.try_acquire(); }

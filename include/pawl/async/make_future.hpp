@@ -24,6 +24,7 @@ class CompletableState : public FutureState<Value> {
   using FutureState<Value>::FutureState;
 
   virtual void complete(std::error_code error) = 0;
+  virtual void complete(std::exception_ptr exception) = 0;
   virtual void complete(std::error_code error, typename FutureState<Value>::Stored&& value) = 0;
 
   std::uint32_t completions = 0;  // how many copies there are
@@ -62,7 +63,12 @@ class Completion {
   void operator()(std::error_code error, Given&& value) const {
     if (!is_pending()) return;
     if (error) return state_->complete(error);
-    state_->complete(error, typename FutureState<Value>::Stored(std::forward<Given>(value)));
+    try {
+      state_->complete(error, typename FutureState<Value>::Stored(std::forward<Given>(value)));
+    } catch (...) {  // of the value's constructor
+      if (!is_pending()) throw;
+      state_->complete(std::current_exception());
+    }
   }
 
  private:
@@ -122,6 +128,9 @@ class OperationState : public CompletableState<Value> {
             std::logic_error("make_future: completed without a value and without an error")));
       });
     }
+  }
+  void complete(std::exception_ptr exception) override {
+    end_with([&] { this->fail(std::move(exception)); });
   }
   void complete(std::error_code, Stored&& value) override {
     end_with([&] { this->set_value(std::move(value)); });

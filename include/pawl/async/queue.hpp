@@ -2,13 +2,17 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
+#include <cstdint>
+#include <exception>
+#include <list>
 #include <memory>
 #include <optional>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include "pawl/async/future.hpp"
+#include "pawl/async/turn_state.hpp"
 #include "pawl/async/waiter_queue.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/core/place.hpp"
@@ -19,8 +23,11 @@ namespace pawl {
 ///
 /// Owns:     the items. Destroying it fails whoever waits with `Errc::broken_promise`.
 /// Threads:  the loop's. The loop must outlive it.
-/// Promises: an item isn't lost: one that was given to a future that nobody looked at before it was
-///           dropped goes back to the front.
+/// Promises: an item isn't lost: one that was given to a future which is cancelled or dropped
+/// before
+///           anybody looked at it goes back to its place, at once, also when that future is behind
+///           a `wait_for`, a `shield` or a `gather`. What goes back needs no memory. (An `Item`
+///           whose move throws may be lost then.)
 template <typename Item>
 class Queue {
  public:
@@ -45,19 +52,18 @@ class Queue {
 
   /// A future for the next item. Fails with `Errc::queue_shut_down` when there won't be one.
   Future<Item> get(Place place = Place::here()) { return core_->get(core_, place); }
-  /// Calls `callback(std::error_code, std::optional<Item>)` with it. Cancelling the future that
-  /// this gives keeps it from being called.
+  /// Calls `callback(std::error_code, std::optional<Item>)` with it. The future that this gives is
+  /// done when that has returned. Cancelling it keeps it from being called, also when the item has
+  /// come already, which then goes back.
   template <typename Callable>
-  Future<Item> get(Callable callback, Place place = Place::here()) {
-    Future<Item> item = get(place);
-    item.add_done_callback([callback = std::move(callback)](const Future<Item>& done) mutable {
-      if (done.cancelled()) return;
+  Future<void> get(Callable callback, Place place = Place::here()) {
+    auto call = [callback = std::move(callback)](FutureState<Item>& done) mutable {
       const std::error_code error = done.error();
       std::optional<Item> got;
-      if (!error) got.emplace(std::move(done.result()));
+      if (!error) got.emplace(std::move(done.value()));
       callback(error, std::move(got));
-    });
-    return item;
+    };
+    return call_when_done(get(place), std::move(call), place);
   }
   /// None when the queue is empty.
   std::optional<Item> get_nowait() { return core_->get_nowait(); }
@@ -75,19 +81,26 @@ class Queue {
  private:
   struct Core;
 
+  /// An item and when it came. Nodes of lists move between these without memory.
+  struct Entry {
+    explicit Entry(Item&& with) : item(std::move(with)) {}
+    std::uint64_t number = 0;
+    std::optional<Item> item;
+  };
+  using Entries = std::list<Entry>;
+
   class PutState : public QueuedState<void> {
    public:
-    PutState(FutureHub& hub, Place place, Item&& with)
-        : QueuedState<void>(hub, place), item(std::move(with)) {}
-    std::optional<Item> item;
+    using QueuedState<void>::QueuedState;
+    Entries entry;  // while it waits
 
    protected:
     void on_cancel() noexcept override {
       QueuedState<void>::on_cancel();
-      item.reset();
+      entry.clear();
     }
     void on_dispose() noexcept override {
-      item.reset();
+      entry.clear();
       QueuedState<void>::on_dispose();
     }
   };
@@ -95,19 +108,35 @@ class Queue {
   class GetState : public QueuedState<Item> {
    public:
     GetState(FutureHub& hub, Place place, std::shared_ptr<Core> of)
-        : QueuedState<Item>(hub, place), core_(std::move(of)) {}
+        : QueuedState<Item>(hub, place), core_(std::move(of)) {
+      if constexpr (std::is_nothrow_move_constructible_v<Item>) this->make_returnable();
+    }
+    /// Gives it the item of the first of `entries`, and keeps the place for its return.
+    void take(Entries& entries) noexcept {
+      entry_.splice(entry_.begin(), entries, entries.begin());
+      try {
+        this->set_value(std::move(*entry_.front().item));
+      } catch (...) {  // of a move that throws
+        this->fail(std::current_exception());
+      }
+    }
 
    protected:
+    void on_look() noexcept override { entry_.clear(); }
     void on_dispose() noexcept override {
-      if (this->status() == FutureStatus::fulfilled && !this->is_looked_at()) {
-        core_->put_back(std::move(this->value()));
+      const std::shared_ptr<Core> core = std::move(core_);
+      if constexpr (std::is_nothrow_move_constructible_v<Item>) {
+        if (this->status() == FutureStatus::fulfilled && !this->is_looked_at()) {
+          entry_.front().item.emplace(std::move(this->value()));
+          core->put_back(entry_);
+        }
       }
-      core_.reset();
       QueuedState<Item>::on_dispose();
     }
 
    private:
     std::shared_ptr<Core> core_;
+    Entries entry_;  // empty, from when it has the item until somebody looks at that
   };
 
   struct Core {
@@ -116,58 +145,63 @@ class Queue {
     bool is_full() const { return max_size != 0 && items.size() >= max_size; }
 
     Future<void> put(Item&& item, Place place) {
-      auto* state = make_state<PutState>(hub, place, std::move(item));
-      Future<void> future(state);
-      if (closed) {
-        state->fail(closed);
-      } else if (put_nowait(*state->item)) {
+      auto* state = make_state<PutState>(hub, place);
+      return start_future<void>(state, [&] {
+        if (closed) return state->fail(closed);
+        state->entry.emplace_back(std::move(item));
+        if (is_full() && getters.empty()) return putters.push(*state);
+        enter(state->entry);
         state->set_value();
-      } else {
-        putters.push(*state);
-      }
-      return future;
+      });
     }
     bool put_nowait(Item& item) {
       if (closed || (is_full() && getters.empty())) return false;
-      if (GetState* getter = getters.pop_wanted()) {
-        getter->set_value(std::move(item));
-        return true;
-      }
-      if (is_full()) return false;
-      items.push_back(std::move(item));
+      Entries entry;
+      entry.emplace_back(std::move(item));
+      enter(entry);
       return true;
+    }
+    /// Takes it in, or hands it on to whoever waits.
+    void enter(Entries& entry) noexcept {
+      entry.front().number = ++last_number;
+      if (GetState* getter = getters.pop_wanted()) return getter->take(entry);
+      items.splice(items.end(), entry);
     }
     Future<Item> get(const std::shared_ptr<Core>& self, Place place) {
       auto* state = make_state<GetState>(hub, place, self);
-      Future<Item> future(state);
-      if (std::optional<Item> item = get_nowait()) {
-        state->set_value(std::move(*item));
-      } else if (closed) {
-        state->fail(closed);
-      } else {
-        getters.push(*state);
-      }
-      return future;
+      return start_future<Item>(state, [&] {
+        if (!items.empty()) {
+          state->take(items);
+          refill();
+        } else if (closed) {
+          state->fail(closed);
+        } else {
+          getters.push(*state);
+        }
+      });
     }
     std::optional<Item> get_nowait() {
-      std::optional<Item> item;
-      if (items.empty()) return item;
-      item.emplace(std::move(items.front()));
+      if (items.empty()) return std::nullopt;
+      std::optional<Item> item = std::move(items.front().item);
       items.pop_front();
-      while (!is_full()) {
-        PutState* putter = putters.pop();
-        if (putter == nullptr) break;
-        items.push_back(std::move(*putter->item));
-        putter->set_value();
-      }
+      refill();
       return item;
     }
-    void put_back(Item&& item) {
-      if (GetState* getter = getters.pop_wanted()) {
-        getter->set_value(std::move(item));
-      } else {
-        items.push_front(std::move(item));
+    /// There is room again, for who waits to put.
+    void refill() noexcept {
+      while (!is_full()) {
+        PutState* putter = putters.pop();
+        if (putter == nullptr) return;
+        enter(putter->entry);
+        putter->set_value();
       }
+    }
+    /// In front of what came after it.
+    void put_back(Entries& entry) noexcept {
+      if (GetState* getter = getters.pop_wanted()) return getter->take(entry);
+      auto place = items.begin();
+      while (place != items.end() && place->number < entry.front().number) ++place;
+      items.splice(place, entry);
     }
     void close(std::error_code error) noexcept {
       if (!closed) closed = error;
@@ -177,7 +211,8 @@ class Queue {
 
     FutureHub& hub;
     const std::size_t max_size;
-    std::deque<Item> items;
+    Entries items;
+    std::uint64_t last_number = 0;
     WaiterQueue<GetState> getters;  // there are some only while there are no items
     WaiterQueue<PutState> putters;
     std::error_code closed;  // why nothing more may be put; none while it may

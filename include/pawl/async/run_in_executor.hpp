@@ -53,9 +53,7 @@ template <typename Work>
 auto run_in_executor(EventLoop& loop, ThreadPool& pool, Work work, Place place = Place::here()) {
   using Result = std::decay_t<std::invoke_result_t<Work&>>;
   auto* state = make_state<JobFutureState<Result>>(FutureCore::hub_of(loop), place);
-  Future<Result> future(state);
-  state->start(pool, std::move(work));
-  return future;
+  return start_future<Result>(state, [&] { state->start(pool, std::move(work)); });
 }
 
 /// The same on the loop's own pool.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "pawl/async/future.hpp"
+#include "pawl/async/turn_state.hpp"
 #include "pawl/async/waiter_queue.hpp"
 #include "pawl/core/api.hpp"
 #include "pawl/core/error.hpp"
@@ -64,17 +65,16 @@ class PAWL_API Semaphore {
   /// is held. Cancelling a future that waits leaves the line.
   Future<Permit> acquire(Place place = Place::here());
 
-  /// Calls `callback(std::error_code, Permit)` when it is its turn. Cancelling the future that this
-  /// gives leaves the line; the callback isn't called then.
+  /// Calls `callback(std::error_code, Permit)` when it is its turn. The future that this gives is
+  /// done when that has returned. Cancelling it leaves the line, also when the turn has come
+  /// already: the callback isn't called then, and the turn is the next one's at once.
   template <typename Callable>
-  Future<Permit> acquire(Callable callback, Place place = Place::here()) {
-    Future<Permit> turn = acquire(place);
-    turn.add_done_callback([callback = std::move(callback)](const Future<Permit>& done) mutable {
-      if (done.cancelled()) return;
+  Future<void> acquire(Callable callback, Place place = Place::here()) {
+    auto call = [callback = std::move(callback)](FutureState<Permit>& done) mutable {
       const std::error_code error = done.error();
-      callback(error, error ? Permit() : std::move(done.result()));
-    });
-    return turn;
+      callback(error, error ? Permit() : std::move(done.value()));
+    };
+    return call_when_done(acquire(place), std::move(call), place);
   }
 
   /// An empty one when it would have to wait.

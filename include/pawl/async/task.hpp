@@ -69,7 +69,7 @@ class Task : public TaskBase {
  public:
   /// `name` is for people: descriptions, traces and `why_alive()`.
   explicit Task(EventLoop& loop, std::string_view name, Place place = Place::here())
-      : Task(loop, name, make_state<TaskResult<Value>>(FutureCore::hub_of(loop), place), place) {}
+      : Task(loop, name, Unstarted(make_state<Result>(FutureCore::hub_of(loop), place)), place) {}
   ~Task() override {
     cancel();
     own_result().set_task(nullptr);
@@ -89,9 +89,18 @@ class Task : public TaskBase {
  private:
   using Result = TaskResult<Value>;
 
-  Task(EventLoop& loop, std::string_view name, Result* result, Place place)
-      : TaskBase(loop, name, FutureRef<FutureCore>(result), place) {
-    result->set_task(this);
+  /// Discarded again, unless the task could be made.
+  struct Unstarted {
+    explicit Unstarted(Result* made) : result(made) {}
+    ~Unstarted() {
+      if (result != nullptr) result->discard();
+    }
+    Result* result;
+  };
+
+  Task(EventLoop& loop, std::string_view name, Unstarted&& unstarted, Place place)
+      : TaskBase(loop, name, FutureRef<FutureCore>(unstarted.result), place) {
+    std::exchange(unstarted.result, nullptr)->set_task(this);
   }
   Result& own_result() const { return static_cast<Result&>(result()); }
   void finish_result() override {

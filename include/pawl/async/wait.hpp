@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -43,12 +45,13 @@ class WaitState : public FutureState<WaitResult<Value>> {
     if (left_ == 0) is_over_ = true;
     if (is_over_) return end();
     waiters_.reserve(left_);
+    if (timeout > Duration::zero()) {
+      timer_ = this->loop().call_later(
+          timeout, [this] { end(); }, this->place());
+    }
     for (const auto& future : futures_) {
       if (!future.done()) waiters_.wait(future.core());
     }
-    if (timeout <= Duration::zero()) return;
-    timer_ = this->loop().call_later(
-        timeout, [this] { end(); }, this->place());
   }
 
   void on_child(FutureCore& child) {
@@ -83,8 +86,12 @@ class WaitState : public FutureState<WaitResult<Value>> {
     timer_.cancel();
     waiters_.stop();
     WaitResult<Value> result;
-    for (auto& future : futures_) {
-      (future.done() ? result.done : result.pending).push_back(std::move(future));
+    try {
+      for (auto& future : futures_) {
+        (future.done() ? result.done : result.pending).push_back(future);
+      }
+    } catch (const std::bad_alloc&) {
+      return this->fail(std::current_exception());
     }
     futures_.clear();
     this->set_value(std::move(result));
@@ -107,9 +114,7 @@ Future<WaitResult<Value>> wait(EventLoop& loop, std::vector<Future<Value>> futur
                                Duration timeout = Duration::zero(), Place place = Place::here()) {
   auto* state =
       make_state<WaitState<Value>>(FutureCore::hub_of(loop), place, std::move(futures), when);
-  Future<WaitResult<Value>> future(state);
-  state->start(timeout);
-  return future;
+  return start_future<WaitResult<Value>>(state, [&] { state->start(timeout); });
 }
 
 }  // namespace pawl

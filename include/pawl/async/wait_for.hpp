@@ -43,9 +43,9 @@ class WaitForState : public FutureState<Value>, public FutureWaiter {
   }
   void cancel_source() {
     timer_.cancel();
-    FutureCore* waited_for = source();
+    const FutureRef<FutureCore> waited_for(source());
     stop_waiting();
-    if (waited_for != nullptr) waited_for->cancel();
+    if (waited_for) waited_for->cancel();
   }
 
   TimerHandle timer_;
@@ -60,9 +60,7 @@ Future<Value> wait_for(const Future<Value>& future, Duration duration,
   FutureState<Value>& source = future.core();
   source.loop();  // throws when it is gone
   auto* state = make_state<WaitForState<Value>>(source.hub(), place);
-  Future<Value> limited(state);
-  state->start(source, duration);
-  return limited;
+  return start_future<Value>(state, [&] { state->start(source, duration); });
 }
 
 }  // namespace pawl
