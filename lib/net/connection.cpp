@@ -309,7 +309,7 @@ void Connection::arm_timer() {
 
 void Connection::on_timer() {
   has_timer_ = false;
-  if (deadline() > loop_.pass_time()) return arm_timer();
+  if (deadline() > loop_.pass_time() && !has_dropped_enough()) return arm_timer();
   in_frame([this](Frame&) {
     if (unusual_.is_closing) return on_closing_timer();
     const bool is_idle = state() == ConnectionState::receiving;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -128,19 +129,23 @@ void Connection::on_closing_timer() {
   if (has_dropped_enough()) end_when_all_arrived();
   if (state() == ConnectionState::done) return;
   if (deadline_after(close_started_, options_->close_timeout) > parts_.pass_time) return;
-  const bool is_known = parts_.system.unacknowledged_bytes(fd_).ok();
-  const bool has_lost = !output_.empty() || unusual_.output_side == Output::failed || !is_known ||
-                        bytes_on_their_way() > 0;
+  const bool has_lost = unusual_.output_side == Output::failed || has_undelivered();
   end(CloseReason::close_timeout, has_lost ? make_error_code(Errc::unsent_data) : std::error_code(),
       "close timeout");
 }
 
 /// What the kernel has and the peer hasn't; without the end, which counts as a byte. For a Unix
-/// socket it is no number of bytes, but 0 when there are none.
-std::uint32_t Connection::bytes_on_their_way() const {
+/// socket it is no number of bytes, but 0 when there are none. None: it isn't known.
+std::optional<std::uint32_t> Connection::bytes_on_their_way() const {
+  const SystemResult asked = parts_.system.unacknowledged_bytes(fd_);
+  if (!asked.ok()) return std::nullopt;
   const std::int64_t fin = unusual_.output_side == Output::finished ? 1 : 0;
-  const std::int64_t bytes = parts_.system.unacknowledged_bytes(fd_).value;
-  return static_cast<std::uint32_t>(std::max<std::int64_t>(bytes - fin, 0));
+  return static_cast<std::uint32_t>(std::max<std::int64_t>(asked.value - fin, 0));
+}
+
+/// True exactly when the peer doesn't have everything that was written.
+bool Connection::has_undelivered() const {
+  return !output_.empty() || (fd_ >= 0 && bytes_on_their_way() != 0u);
 }
 
 int Connection::take_socket_error() {
@@ -160,7 +165,7 @@ bool Connection::is_cut(std::error_code error) {
   if (!error) return false;
   const bool is_lost = error == Errc::unsent_data;  // or the kernel wouldn't have it any more
   if (is_lost || parts_.system.untransmitted_bytes(fd_).value > 0) {
-    unacknowledged_bytes_ = bytes_on_their_way();
+    unacknowledged_bytes_ = bytes_on_their_way().value_or(0);
     return true;
   }
   // What would have come next is unknown: that mustn't look like an end in good order.

@@ -48,7 +48,7 @@ class RelaySide {
 
   /// What happened to its connection before there was a relay.
   void begin(Connection& self) {
-    if (self.state() == ConnectionState::done) return on_closed(self.error());
+    if (self.state() == ConnectionState::done) return on_closed(self, self.error());
     Connection* other = link_->other(side_);
     if (other == nullptr) return;
     if (self.has_peer_ended()) other->shutdown();
@@ -66,17 +66,23 @@ class RelaySide {
   void on_eof() {
     if (Connection* other = link_->other(side_)) other->shutdown();
   }
-  void on_closed(std::error_code error) {
+  void on_closed(const Connection& self, std::error_code error) {
     const std::shared_ptr<Link> link = link_;
     if (link->sides[side_] == nullptr) return;  // it was DONE when the relay began
     if (error && !link->error) link->error = error;
     if (Connection* other = link->other(side_)) {
-      error ? other->abort() : other->close();  // a stream that was cut must not look whole
+      end_other(*other, error, self.has_peer_ended());
     }
     link->leave(side_);
   }
 
  private:
+  /// A stream that was cut must not look whole, and one that was whole must not be cut.
+  static void end_other(Connection& other, std::error_code error, bool was_whole) {
+    const bool ends_well = !error || (was_whole && other.has_undelivered());
+    ends_well ? other.close() : other.abort();
+  }
+
   std::shared_ptr<Link> link_;
   const int side_;
 };
@@ -90,7 +96,8 @@ std::shared_ptr<RelaySide> RelaySide::join(Connection& connection,
       [side](Connection& self, std::string_view bytes) { side->on_data(self, bytes); });
   connection.on_drained([side](Connection&) { side->on_drained(); });
   connection.on_eof([side](Connection&) { side->on_eof(); });
-  connection.on_closed([side](Connection&, std::error_code error) { side->on_closed(error); });
+  connection.on_closed(
+      [side](Connection& self, std::error_code error) { side->on_closed(self, error); });
   return side;
 }
 

@@ -349,7 +349,8 @@ class PAWL_API Connection final : private IoHandler {
   bool has_dropped_enough() const;
   void end_when_all_arrived();
   void on_closing_timer();
-  std::uint32_t bytes_on_their_way() const;
+  std::optional<std::uint32_t> bytes_on_their_way() const;
+  bool has_undelivered() const;
   int take_socket_error();
   bool is_cut(std::error_code error);
   void end_socket(SocketEnd how);
