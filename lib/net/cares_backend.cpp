@@ -147,7 +147,8 @@ class CaresBackend final : public ResolverBackend {
   void step(Searches::iterator search);
   void finish(Searches::iterator search, ResolverAnswer&& answer);
   Searches::iterator next_to_step();
-  int make_channel();
+  std::error_code make_channel();
+  int init_channel();
   std::vector<Endpoint> servers();
   int set_servers();
   void destroy_channel() noexcept;
@@ -191,20 +192,14 @@ void CaresBackend::abandon(std::uint64_t id) noexcept {
 
 /// The hosts file, or the first name to ask for. False when the answer was handed on.
 bool CaresBackend::begin(Search& search) {
-  ResolverAnswer hosts;
-  hosts.endpoints = find_in_hosts(loop_.system(), search.name, search.family);
-  if (!hosts.endpoints.empty()) {
-    finish(searches_.find(search.id), std::move(hosts));
-    return false;
+  ResolverAnswer answer;
+  answer.error = find_in_hosts(loop_.system(), search.name, search.family, answer.endpoints);
+  if (!answer.error && answer.endpoints.empty() && channel_ == nullptr) {
+    answer.error = make_channel();
   }
-  if (channel_ == nullptr) {
-    const int status = make_channel();
-    if (status != ARES_SUCCESS) {
-      const std::error_code error =
-          status == ARES_ENOMEM ? out_of_memory() : make_error_code(Errc::resolve_failed);
-      finish(searches_.find(search.id), ResolverAnswer{error, {}, {}, {}});
-      return false;
-    }
+  if (answer.error || !answer.endpoints.empty()) {
+    finish(searches_.find(search.id), std::move(answer));
+    return false;
   }
   search.way.emplace(config_.candidates(search.name), search.family, config_.asks_ipv6);
   search.is_changed = true;
@@ -237,8 +232,23 @@ void CaresBackend::ask_for(Search& search, std::size_t family) {
                      question.release());
 }
 
-int CaresBackend::make_channel() {
-  config_ = ResolverConfig::read(loop_.system());
+std::error_code CaresBackend::make_channel() {
+  if (const std::error_code error = config_.read(loop_.system())) return error;
+  int status = init_channel();
+  if (status == ARES_SUCCESS) {
+    sockets_.serve(channel_);
+    try {
+      status = set_servers();
+    } catch (const std::bad_alloc&) {
+      status = ARES_ENOMEM;
+    }
+  }
+  if (status == ARES_SUCCESS) return {};
+  destroy_channel();
+  return status == ARES_ENOMEM ? out_of_memory() : make_error_code(Errc::resolve_failed);
+}
+
+int CaresBackend::init_channel() {
   ares_options options{};
   options.sock_state_cb = &CaresSockets::on_state;
   options.sock_state_cb_data = &sockets_;
@@ -257,18 +267,8 @@ int CaresBackend::make_channel() {
   const int mask = ARES_OPT_SOCK_STATE_CB | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_FLAGS |
                    ARES_OPT_RESOLVCONF | ARES_OPT_LOOKUPS | ARES_OPT_DOMAINS | ARES_OPT_NDOTS |
                    ARES_OPT_NOROTATE;
-  int status = ::ares_init_options(&channel_, &options, mask);
-  if (status != ARES_SUCCESS) {
-    channel_ = nullptr;
-    return status;
-  }
-  sockets_.serve(channel_);
-  try {
-    status = set_servers();
-  } catch (const std::bad_alloc&) {
-    status = ARES_ENOMEM;
-  }
-  if (status != ARES_SUCCESS) destroy_channel();
+  const int status = ::ares_init_options(&channel_, &options, mask);
+  if (status != ARES_SUCCESS) channel_ = nullptr;
   return status;
 }
 /// Whom to ask, and whom first: with "rotate" c-ares would begin anew with each channel.

@@ -6,22 +6,12 @@
 #include <string>
 #include <utility>
 
-#include "pawl/system/system.hpp"
+#include "net/settings_file.hpp"
 
 namespace pawl {
 namespace {
 
 constexpr const char* path = "/etc/hosts";
-constexpr std::string_view blanks = " \t\r";
-
-std::string_view next_word(std::string_view& text) {
-  const std::size_t begin = std::min(text.find_first_not_of(blanks), text.size());
-  const std::size_t end = std::min(text.find_first_of(blanks, begin), text.size());
-  const std::string_view word = text.substr(begin, end - begin);
-  text.remove_prefix(end);
-  return word;
-}
-
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 bool are_equal(std::string_view a, std::string_view b) {
@@ -48,9 +38,7 @@ std::vector<Endpoint> find_in_hosts(std::string_view text, std::string_view name
                                     AddressFamily family) {
   std::vector<Endpoint> found;
   while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    std::string_view line = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
+    std::string_view line = next_line(text);
     line = line.substr(0, line.find('#'));
     const std::string_view address = next_word(line);
     if (address.empty() || !names(line, name)) continue;
@@ -64,10 +52,12 @@ std::vector<Endpoint> find_in_hosts(std::string_view text, std::string_view name
   return found;
 }
 
-std::vector<Endpoint> find_in_hosts(System& system, std::string_view name, AddressFamily family) {
+std::error_code find_in_hosts(System& system, std::string_view name, AddressFamily family,
+                              std::vector<Endpoint>& found) {
   std::string text;
-  if (!system.read_file(path, text).ok()) return {};
-  return find_in_hosts(text, name, family);
+  const std::error_code error = read_settings(system, path, text);
+  if (!error) found = find_in_hosts(text, name, family);
+  return error;
 }
 
 }  // namespace pawl

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "pawl/net/endpoint.hpp"
@@ -17,7 +18,8 @@ class System;
 std::vector<Endpoint> find_in_hosts(std::string_view text, std::string_view name,
                                     AddressFamily family);
 
-/// The same in this machine's file; one that can't be read has nothing.
-std::vector<Endpoint> find_in_hosts(System& system, std::string_view name, AddressFamily family);
+/// The same in this machine's file. An error is one of this process, such as EMFILE.
+std::error_code find_in_hosts(System& system, std::string_view name, AddressFamily family,
+                              std::vector<Endpoint>& found);
 
 }  // namespace pawl

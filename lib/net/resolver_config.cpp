@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "net/host_name.hpp"
+#include "net/settings_file.hpp"
 #include "pawl/system/system.hpp"
 
 namespace pawl {
@@ -18,17 +19,6 @@ namespace {
 constexpr std::size_t most_servers = 3;
 constexpr std::uint16_t dns_port = 53;
 constexpr const char* path = "/etc/resolv.conf";
-
-constexpr std::string_view blanks = " \t\r";
-
-/// Cuts the first word off; empty when there is none.
-std::string_view next_word(std::string_view& text) {
-  const std::size_t begin = std::min(text.find_first_not_of(blanks), text.size());
-  const std::size_t end = std::min(text.find_first_of(blanks, begin), text.size());
-  const std::string_view word = text.substr(begin, end - begin);
-  text.remove_prefix(end);
-  return word;
-}
 
 /// The number after "ndots:" and its like, as atoi(3) reads it; -1 when `word` is another one.
 int number_of(std::string_view word, std::string_view name, int most) {
@@ -66,26 +56,27 @@ std::string below(std::string_view name, std::string_view suffix) {
 
 }  // namespace
 
-ResolverConfig ResolverConfig::read(System& system) {
-  ResolverConfig config;
+std::error_code ResolverConfig::read(System& system) {
   std::string text;
-  if (system.read_file(path, text).ok()) config.take_file(text);
+  const std::error_code error = read_settings(system, path, text);
+  if (error) return error;
+  ResolverConfig config;
+  config.take_file(text);
   if (const char* words = std::getenv("LOCALDOMAIN")) config.take_search(words);
   if (const char* words = std::getenv("RES_OPTIONS")) config.take_options(words);
-  if (config.has_search) return config;
-  // Nobody said: what this machine's own name is below.
   std::string name;
-  if (!system.host_name(name).ok()) return config;
-  const std::size_t dot = name.find('.');
-  if (dot != std::string::npos) config.take_search(name.substr(dot + 1));
-  return config;
+  // Where nobody says, what this machine's own name is below.
+  if (!config.has_search && system.host_name(name).ok()) {
+    const std::size_t dot = name.find('.');
+    if (dot != std::string::npos) config.take_search(name.substr(dot + 1));
+  }
+  *this = std::move(config);
+  return {};
 }
 
 void ResolverConfig::take_file(std::string_view text) {
   while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    std::string_view line = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
+    std::string_view line = next_line(text);
     if (line.empty() || line.front() == ' ' || line.front() == '\t') continue;
     const std::string_view word = next_word(line);
     if (line.empty()) continue;  // nothing after it

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "pawl/core/time.hpp"
@@ -16,9 +17,10 @@ class System;
 /// How names are looked up on this machine, as resolv.conf(5) says, read as the C library reads it
 /// (glibc 2.36), so that c-ares does what getaddrinfo(3) does.
 struct ResolverConfig {
-  /// What `/etc/resolv.conf` says, then the variables LOCALDOMAIN and RES_OPTIONS. A file that
-  /// isn't there says nothing.
-  static ResolverConfig read(System& system);
+  /// Takes what `/etc/resolv.conf` says, then the variables LOCALDOMAIN and RES_OPTIONS, in place
+  /// of what is here. A file that isn't there says nothing; an error is one of this process, such
+  /// as EMFILE, and leaves all as it was.
+  std::error_code read(System& system);
 
   /// Takes over what the lines of a resolv.conf(5) say; what makes no sense is passed over.
   void take_file(std::string_view text);

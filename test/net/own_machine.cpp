@@ -40,7 +40,7 @@ bool puts_in_place(const std::string& path, const std::string& source) {
 }
 
 bool moves_into(const Files& files, const TemporaryDirectory& sources) {
-  if (::unshare(CLONE_NEWNET | CLONE_NEWNS) != 0) return false;
+  if (::unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWUTS) != 0) return false;
   if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
   const bool has_network =
       std::system(

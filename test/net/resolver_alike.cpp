@@ -10,6 +10,7 @@
 #include "net/resolving.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/net/resolver.hpp"
+#include "support/environment.hpp"
 
 using namespace std::chrono_literals;
 using pawl::AddressFamily;
@@ -78,6 +79,25 @@ TEST_CASE("Both backends take the last of \"search\" and \"domain\", and a dot f
                   local_server,
               hosts),
       {"www"}, "www: 127.0.0.2:80\nasked: www.two.test;\n");
+}
+
+TEST_CASE("Both backends search below this machine's own name where nobody names a suffix") {
+  const KnownHosts hosts{{"www.two.test", {Kind::found, {"127.0.0.2"}}}};
+  MachineLookups there = machine(local_server, hosts);
+  there.setup = "hostname me.two.test";
+  check_alike(there, {"www"}, "www: 127.0.0.2:80\nasked: www.two.test;\n");
+  there.setup = "hostname me";
+  check_alike(there, {"www"}, "www: host not found\nasked: www;\n");
+}
+
+TEST_CASE("Both backends take LOCALDOMAIN and RES_OPTIONS from the environment") {
+  const KnownHosts hosts{{"www.two.test", {Kind::found, {"127.0.0.2"}}},
+                         {"a.b.two.test", {Kind::found, {"127.0.0.3"}}}};
+  const ScopedVariable domain("LOCALDOMAIN", "none.test two.test");
+  const ScopedVariable options("RES_OPTIONS", "ndots:2 attempts:1");
+  check_alike(machine("search one.test\noptions ndots:1\n" + local_server, hosts), {"www", "a.b"},
+              "www: 127.0.0.2:80\na.b: 127.0.0.3:80\n"
+              "asked: www.none.test; www.two.test; a.b.none.test; a.b.two.test;\n");
 }
 
 TEST_CASE("Both backends try a name with as many dots as ndots says as it is, and first") {
@@ -255,6 +275,23 @@ TEST_CASE("Both backends give addresses in the order in which they can be reache
               "far.test: [2001:db8::2]:80 [2001:db8:1::1]:80 198.51.100.1:80 192.0.2.1:80\n"
               "six.test: [2001:db8::f:1]:80 [2001:db8::1]:80 [fe80::2]:80\n"
               "asked: far.test; six.test;\n");
+}
+
+TEST_CASE("IPv4 addresses of this machine's own networks come first with the C library alone") {
+  const KnownHosts hosts{
+      {"mixed.test", {Kind::found, {"198.51.100.1", "192.0.2.1", "192.0.2.201", "192.0.2.130"}}},
+      {"loop.test", {Kind::found, {"127.0.0.9", "127.0.0.1", "127.8.0.1"}}}};
+  MachineLookups there = machine(local_server, hosts);
+  there.setup = "ip addr add 192.0.2.200/24 dev wire0 && ip route add default dev wire0";
+  const std::string by_system = there.with("system", {"mixed.test", "loop.test"});
+  if (by_system == "no right") return;
+  CHECK(by_system ==
+        "mixed.test: 192.0.2.201:80 192.0.2.130:80 192.0.2.1:80 198.51.100.1:80\n"
+        "loop.test: 127.0.0.1:80 127.0.0.9:80 127.8.0.1:80\nasked: mixed.test; loop.test;\n");
+  if (pawl::available_resolver_backends().size() < 2) return;
+  CHECK(there.with("cares", {"mixed.test", "loop.test"}) ==
+        "mixed.test: 198.51.100.1:80 192.0.2.1:80 192.0.2.201:80 192.0.2.130:80\n"
+        "loop.test: 127.0.0.9:80 127.0.0.1:80 127.8.0.1:80\nasked: mixed.test; loop.test;\n");
 }
 
 TEST_CASE("Both backends ask for names with underscores, digits and hyphens") {

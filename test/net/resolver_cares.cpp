@@ -310,6 +310,25 @@ TEST_CASE("A process without descriptors gets its errno, and an answer when it h
   CHECK(there.look_up() == "127.0.0.1:80");
 }
 
+TEST_CASE("A process that can't read its settings asks nobody, and doesn't take them for empty") {
+  if (!has_cares()) return;
+  Hostile there([](const DnsQuestion& question) { return Messages{right(question)}; });
+  const int skip = GENERATE(0, 1);  // the hosts file, resolv.conf
+  const int error = GENERATE(EMFILE, ENFILE, ENOMEM, EIO);
+  there.system.fail(Call::read_file, error, 1, skip);
+  CHECK(there.look_up() == pawl::system_error_code(error).message());
+  CHECK(there.server.questions.empty());
+  CHECK(there.look_up() == "127.0.0.1:80");
+}
+
+TEST_CASE("Settings that aren't there, or may not be read, are empty") {
+  if (!has_cares()) return;
+  Hostile there([](const DnsQuestion& question) { return Messages{right(question)}; });
+  const int error = GENERATE(ENOENT, EACCES, EPERM, EISDIR, ENOTDIR, ELOOP);
+  there.system.fail(Call::read_file, error, FaultySystem::forever);
+  CHECK(there.look_up() == "127.0.0.1:80");
+}
+
 TEST_CASE("Faults of a socket cost a try, not the lookup") {
   if (!has_cares()) return;
   Hostile there([](const DnsQuestion& question) { return Messages{right(question)}; });

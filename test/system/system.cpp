@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -23,6 +25,7 @@
 #include "support/interrupter.hpp"
 #include "support/later.hpp"
 #include "support/sockets.hpp"
+#include "support/temporary_directory.hpp"
 
 using pawl::System;
 using pawl::SystemResult;
@@ -334,6 +337,34 @@ TEST_CASE("A connect that a signal interrupts is in progress, not failed and not
   const UniqueFd second(kernel().socket(AF_UNIX, SOCK_STREAM, 0).fd());
   make_blocking(second.get());
   CHECK(kernel().connect(second.get(), name, bytes).error == EINPROGRESS);
+}
+
+TEST_CASE("read_file gives the whole of a file, or why not") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("some");
+  std::string text = "old";
+  CHECK(kernel().read_file(path.c_str(), text).error == ENOENT);
+  std::string whole;
+  for (int i = 0; i < 3000; ++i) whole += std::to_string(i) + "\n";
+  whole += '\0';
+  std::ofstream(path) << whole;
+  CHECK(kernel().read_file(path.c_str(), text).bytes() == whole.size());
+  CHECK(text == whole);
+  std::ofstream(path, std::ios::trunc) << "";
+  CHECK(kernel().read_file(path.c_str(), text).ok());
+  CHECK(text.empty());
+  CHECK(kernel().read_file(directory.file(".").c_str(), text).error == EISDIR);
+  CHECK(kernel().read_file("/dev/zero", text).error == EFBIG);
+  REQUIRE(::mkfifo(directory.file("fifo").c_str(), 0600) == 0);
+  CHECK(kernel().read_file(directory.file("fifo").c_str(), text).ok());  // and waits for nobody
+}
+
+TEST_CASE("host_name is this machine's") {
+  std::string name;
+  REQUIRE(kernel().host_name(name).ok());
+  char buffer[256] = "";
+  REQUIRE(::gethostname(buffer, sizeof buffer) == 0);
+  CHECK(name == buffer);
 }
 
 TEST_CASE("A FaultySystem fails the calls that it was told to, and no others") {

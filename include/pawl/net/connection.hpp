@@ -42,14 +42,16 @@ struct SystemResult;
 
 /// What a connection is made with. Durations of 0 are no limit.
 struct ConnectionOptions : SocketOptions {
-  Duration connect_timeout = std::chrono::seconds(30);  ///< for the whole dial, lookup included
-  Duration idle_timeout{};                              ///< in RECEIVING: no byte either way
-  Duration write_timeout = std::chrono::seconds(30);    ///< in SENDING: the kernel takes no byte
-  Duration close_timeout = std::chrono::seconds(30);    ///< from `close()` to the end
-  std::size_t high_water = 64 * 1024;                   ///< unsent bytes that make it congested
-  std::size_t low_water = 16 * 1024;                    ///< unsent bytes that end that
-  std::size_t write_limit = 16 * 1024 * 1024;           ///< unsent bytes that end the connection
-  bool allow_half_open = false;                         ///< the peer's end doesn't close this side
+  /// For the whole dial, lookup included. What happened while the loop stood still is looked at
+  /// first; a dial that only then could go on has as much again, once.
+  Duration connect_timeout = std::chrono::seconds(30);
+  Duration idle_timeout{};                            ///< in RECEIVING: no byte either way
+  Duration write_timeout = std::chrono::seconds(30);  ///< in SENDING: the kernel takes no byte
+  Duration close_timeout = std::chrono::seconds(30);  ///< from `close()` to the end
+  std::size_t high_water = 64 * 1024;                 ///< unsent bytes that make it congested
+  std::size_t low_water = 16 * 1024;                  ///< unsent bytes that end that
+  std::size_t write_limit = 16 * 1024 * 1024;         ///< unsent bytes that end the connection
+  bool allow_half_open = false;                       ///< the peer's end doesn't close this side
 
   // For dialing alone
   Resolver* resolver = nullptr;  ///< borrowed; null: `Resolver::of` the loop

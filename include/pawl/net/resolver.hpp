@@ -26,7 +26,11 @@ enum class AddressFamily : std::uint8_t { any, ipv4, ipv6 };
 /// What a resolver is made with.
 struct ResolverOptions {
   /// "system": getaddrinfo(3) on threads of the resolver's own, so names are looked up as
-  /// nsswitch.conf(5) says. "cares": DNS by c-ares on the loop's thread, after the hosts file.
+  /// nsswitch.conf(5) says. "cares": DNS by c-ares on the loop's thread, after the hosts file; of
+  /// resolv.conf(5) and its environment the servers, suffixes and options hold as with glibc. They
+  /// answer alike, but "system" alone asks what else nsswitch.conf(5) names, takes HOSTALIASES and
+  /// gai.conf(5) into account, and puts IPv4 addresses of this machine's own networks first; and
+  /// "cares" doubles the time that it waits for silent servers.
   std::string backend = "system";
   /// For "cares": the name servers, tried in turn; port 0 is 53. None: as resolv.conf(5) says,
   /// which is read anew whenever the resolver was idle.
@@ -92,12 +96,16 @@ class PAWL_API Lookup {
 ///           `System`, which has to live until then; the kernel's always does.)
 /// Threads:  the loop's. The loop must outlive it.
 /// Calls:    each lookup's callback exactly once, from the loop, never from inside `resolve`.
-/// Promises: addresses come in the order of RFC 6724, none twice. "localhost" and the names below
-///           it are the loopback addresses, whatever the hosts file says: neither it nor anyone
-///           else is asked (RFC 6761 §6.3). Lookups of the same name (case
-///           doesn't matter) and family that are on their way share one question; answers are kept
-///           as long as the name servers say (a week at most, RFC 8767 §4). A pending lookup keeps
-///           `run()` going; an idle resolver doesn't, and has no descriptor open.
+/// Promises: addresses come in the order of RFC 6724, none twice. What has come of one family is
+///           given when the other's name servers keep silent: after `other_family_delay`, or at the
+///           lookup's end. ("system" asks for the families apart when both together take 200 ms.)
+///           "localhost" and the names below it are the loopback addresses, whatever the hosts file
+///           says: neither it nor anyone else is asked (RFC 6761 §6.3); names below "onion" don't
+///           exist (RFC 7686). Lookups of the same name (case doesn't matter) and family that are
+///           on their way share one question; answers are kept as long as the name servers say (a
+///           week at most, RFC 8767 §4). Before a lookup times out, what came while the loop stood
+///           still is looked at. A pending lookup keeps `run()` going; an idle resolver doesn't,
+///           and has no descriptor open.
 /// Fails:    the same with each backend:
 ///           `Errc::bad_name`       no host can have it; see `resolve`
 ///           `Errc::host_not_found` there is no such name
@@ -105,7 +113,8 @@ class PAWL_API Lookup {
 ///           `Errc::resolve_failed` no name server gave an answer; later one may
 ///           `Errc::bad_answer`     a name server refused for good, or what it said made no sense
 ///           `Errc::timed_out`      `timeout` was over first
-///           and an errno of this process's own, such as EMFILE or EAGAIN (no thread to be had).
+///           and an errno of this process's own, such as EMFILE, ENOMEM or EAGAIN (no thread to be
+///           had). `resolve` throws `std::bad_alloc`, and nothing is asked then.
 class PAWL_API Resolver {
  public:
   /// The endpoints have the lookup's port; there is at least one, or an error.
