@@ -26,7 +26,7 @@ class RetryList {
     Entry& operator=(const Entry&) = delete;
 
    protected:
-    ~Entry() { leave(); }
+    virtual ~Entry() { leave(); }
 
    private:
     friend class RetryList;

@@ -117,7 +117,9 @@ void TimerQueue::sort_due(std::size_t from, std::size_t level) {
   // In the digits of its level and above a bucket's deadlines are equal: a radix sort by the bytes
   // below, from the lowest, is the faster one for many.
   for (std::size_t shift = 0; shift < level * digit_bits; shift += 8) {
-    const auto byte_of = [=](const Due& due) { return (due.deadline >> shift) % 256; };
+    const auto byte_of = [=](const Due& due) -> std::size_t {
+      return static_cast<std::uint8_t>(due.deadline >> shift);
+    };
     std::array<std::size_t, 257> place{};
     for (auto due = begin; due != due_.end(); ++due) ++place[byte_of(*due) + 1];
     for (std::size_t i = 1; i < place.size(); ++i) place[i] += place[i - 1];
