@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include "pawl/core/error.hpp"
@@ -131,14 +132,27 @@ class EpollSelector final : public Selector {
     }
     const int count = wait_for_events(timeout);
     if (count < 0) return errno;
-    for (int i = 0; i < count; ++i) {
-      const epoll_event& event = events_[static_cast<std::size_t>(i)];
-      // Mostly it is the registration that the token was made for.
-      const bool is_usual = report(fd_of(event), to_interest(event.events), token_of(event));
-      if (__builtin_expect(!is_usual, false)) report_unusual(event);
+    try {
+      for (int i = 0; i < count; ++i) {
+        const epoll_event& event = events_[static_cast<std::size_t>(i)];
+        // Mostly it is the registration that the token was made for.
+        const bool is_usual = report(fd_of(event), to_interest(event.events), token_of(event));
+        if (__builtin_expect(!is_usual, false)) report_unusual(event);
+      }
+    } catch (const std::bad_alloc&) {
+      ask_again(count);
+      throw;
     }
     // Removed ones may have filled a whole batch, with what is wanted behind them: look again.
     return count == static_cast<int>(events_.size()) && !has_ghosts_ ? EINTR : 0;
+  }
+
+  /// Nobody gets these events, and what is edge-triggered has no second one.
+  void ask_again(int count) {
+    for (int i = 0; i < count; ++i) {
+      const int fd = fd_of(events_[static_cast<std::size_t>(i)]);
+      if (awaits_hang_up(fd)) apply_again(fd);
+    }
   }
 
   /// Of a registration that took over what an earlier one had in the set; or of none that wants it.
@@ -190,12 +204,13 @@ class EpollSelector final : public Selector {
   /// descriptor to spare the set stays as it is, and the ghost's next event brings us here again,
   /// which at once it would: so there is a pause.
   int rebuild(std::optional<Duration>& timeout) {
-    const UniqueFd fresh(::epoll_create1(EPOLL_CLOEXEC));
+    UniqueFd fresh(::epoll_create1(EPOLL_CLOEXEC));
     if (!fresh || ::dup3(fresh.get(), epoll_.get(), O_CLOEXEC) < 0) {
       const timespec time = to_timespec(std::min(timeout.value_or(pause), pause));
       ::ppoll(nullptr, 0, &time, nullptr);
       return 0;
     }
+    fresh.reset();  // its number may be that of a closed one
     if (outer_) watch_from(outer_.get());
     int shortage = 0;
     for (int fd = 0; fd < static_cast<int>(in_kernel_.size()); ++fd) {
@@ -205,7 +220,7 @@ class EpollSelector final : public Selector {
       const Interest wanted = applied_interest(fd);
       if (wanted == Interest::none && !awaits_hang_up(fd)) continue;
       const int error = enter(EPOLL_CTL_ADD, fd, wanted);
-      if (error == EBADF || error == ENOENT) {
+      if (says_closed(error)) {
         report_closed(fd);
         timeout = Duration::zero();
       } else if (error != 0) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "pawl/core/time.hpp"
@@ -41,7 +42,12 @@ class InnerSet {
   template <typename Report>
   int look(Report report) {
     const std::error_code error = selector_->select(Duration::zero(), ready_);
-    for (const Ready& one : ready_) report(one.key.fd, one.events);
+    try {
+      for (const Ready& one : ready_) report(one.key.fd, one.events);
+    } catch (const std::bad_alloc&) {  // nobody got them, so they are to be told again
+      for (const Ready& one : ready_) selector_->modify(one.key.fd, one.key.interest);
+      throw;
+    }
     return error.value();
   }
 

@@ -113,12 +113,21 @@ std::error_code Selector::remove(int fd) {
 std::error_code Selector::select(std::optional<Duration> timeout, std::vector<Ready>& ready) {
   ready.clear();
   if (is_forked_child()) return Errc::used_after_fork;
-  struct Reporting {
-    std::vector<Ready>*& target;
-    ~Reporting() { target = nullptr; }
-  };
   ready_ = &ready;
-  const Reporting reporting{ready_};
+  try {
+    const std::error_code error = select_reported(timeout);
+    ready_ = nullptr;
+    return error;
+  } catch (...) {
+    ready_ = nullptr;
+    take_back(ready);
+    throw;
+  }
+}
+
+/// `select`, into `ready_`.
+std::error_code Selector::select_reported(std::optional<Duration> timeout) {
+  std::vector<Ready>& ready = *ready_;
   if (!changed_.empty()) apply_changes();
   // What was found closed is told first; the next one tries again, and tells of the shortage.
   const int error = std::exchange(shortage_, 0);
@@ -126,6 +135,17 @@ std::error_code Selector::select(std::optional<Duration> timeout, std::vector<Re
   if (!always_ready_.empty()) report_always_ready();
   if (!ready.empty()) timeout = Duration::zero();
   return wait_until_ready(timeout);
+}
+
+/// Nobody gets these. What is told but once is told again.
+void Selector::take_back(std::vector<Ready>& ready) {
+  for (const Ready& one : ready) {
+    Record* record = find(one.key.fd);
+    if (record == nullptr || (one.events != Interest::none && !record->is_closed)) continue;
+    record->is_closed = false;
+    apply_again(one.key.fd);
+  }
+  ready.clear();
 }
 
 std::error_code Selector::wait_until_ready(std::optional<Duration> timeout) {
@@ -186,7 +206,7 @@ void Selector::apply(int fd, Record& record) {
   }
   // Anything else, such as the kernel's want of memory or its limit of watches (epoll_ctl(2)), says
   // nothing of the descriptor.
-  const bool is_closed = error == EBADF || error == ENOENT;
+  const bool is_closed = says_closed(error);
   const bool is_always_ready = error == EPERM;
   if (is_always_ready) always_ready_.push_back(fd);
   if (is_closed && ready_ != nullptr) report_closed(fd);
@@ -199,6 +219,10 @@ void Selector::apply(int fd, Record& record) {
   }
   if (!is_closed) shortage_ = error;
   queue_change(fd, record);  // flush() has nobody to tell; select() will try again
+}
+
+bool Selector::says_closed(int error) {
+  return error == EBADF || error == ENOENT || error == EINVAL || error == ELOOP;
 }
 
 void Selector::apply_again(int fd) {

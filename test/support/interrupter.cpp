@@ -13,7 +13,9 @@ static_assert(std::atomic<long>::is_always_lock_free, "a signal handler may touc
 void on_alarm(int) { strikes.fetch_add(1, std::memory_order_relaxed); }
 
 void set_timer(std::chrono::microseconds first, std::chrono::microseconds interval) {
-  const itimerval timer{{0, interval.count()}, {0, first.count()}};  // each below a second
+  itimerval timer{};  // each below a second
+  timer.it_interval.tv_usec = static_cast<suseconds_t>(interval.count());
+  timer.it_value.tv_usec = static_cast<suseconds_t>(first.count());
   ::setitimer(ITIMER_REAL, &timer, nullptr);
 }
 

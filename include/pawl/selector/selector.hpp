@@ -145,6 +145,9 @@ class PAWL_API Selector {
   }
   /// For `wait`: `fd` isn't open (any more).
   void report_closed(int fd);
+  /// True exactly when a change that failed so shows that the number doesn't stand for the file
+  /// that was registered; by the last two, that it stands for a set that can't be in this one.
+  static bool says_closed(int error);
   /// For `wait`: the kernel took `fd` out, for want of room. It is asked again before the next
   /// wait.
   void apply_again(int fd);
@@ -202,7 +205,9 @@ class PAWL_API Selector {
   void apply_changes();
   bool report_unwanted(Record& record, Interest events);
   void report_always_ready();
+  std::error_code select_reported(std::optional<Duration> timeout);
   std::error_code wait_until_ready(std::optional<Duration> timeout);
+  void take_back(std::vector<Ready>& ready);
 
   std::string_view name_;
   ClosedFdCheck closed_fd_check_;
