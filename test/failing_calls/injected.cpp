@@ -57,9 +57,9 @@ void each_fault(pawl::EventLoop& loop, const std::vector<std::string>& calls,
       // What is interrupted for ever never gets anywhere.
       if (when == "3+" && call.find("EINTR") != std::string::npos) continue;
       const std::string fault = call + ":when=" + when;
+      INFO(fault << " in " << program[0]);
       const Ended ended = run(loop, injected(fault, program));
-      INFO(fault << " in " << program[0] << " gives " << ended.exit_code << "\n"
-                 << ended.output << ended.errors);
+      INFO("gives " << ended.exit_code << "\n" << ended.output << ended.errors);
       const bool is_right = ended.exit_code == 0 && ended.output.find(right) != std::string::npos;
       const bool is_clear = ended.exit_code == 1 && !(ended.output + ended.errors).empty();
       CHECK((is_right || is_clear));
