@@ -145,7 +145,8 @@ std::optional<std::uint32_t> Connection::bytes_on_their_way() const {
 
 /// True exactly when the peer doesn't have everything that was written.
 bool Connection::has_undelivered() const {
-  return !output_.empty() || (fd_ >= 0 && bytes_on_their_way() != 0u);
+  const bool has_unsent = !output_.empty() || unusual_.output_side == Output::finishing;
+  return has_unsent || (fd_ >= 0 && bytes_on_their_way() != 0u);
 }
 
 int Connection::take_socket_error() {

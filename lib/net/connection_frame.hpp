@@ -38,7 +38,7 @@ inline bool Connection::can_write() const {
 }
 
 inline Interest Connection::wanted_interest() const {
-  const bool writes = !output_.empty();
+  const bool writes = !output_.empty() || unusual_.output_side == Output::finishing;
   return (wants_input() ? Interest::read : Interest::none) |
          (writes ? Interest::write : Interest::none);
 }

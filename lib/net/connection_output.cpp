@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Traps: what the kernel took less of than it was given is a full buffer; a file may be shorter
 // than it was said to be; descriptors must go exactly once, with the first byte of their piece.
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -159,10 +161,20 @@ Connection::Sent Connection::send_first() {
   return attachment->file ? send_file() : send_fds();
 }
 
+/// True exactly while a Fast Open's SYN hasn't been answered: to shut that down would take it back,
+/// and the bytes with it. It is writable when it has been.
+bool Connection::is_still_opening() const {
+  if (!options_->fast_open) return false;
+  std::uint8_t state = 0;  // the first member of a tcp_info
+  unsigned bytes = sizeof state;
+  const SystemResult asked = parts_.system.getsockopt(fd_, IPPROTO_TCP, TCP_INFO, &state, &bytes);
+  return asked.ok() && state == TCP_SYN_SENT;
+}
+
 /// Everything is with the kernel.
 inline void Connection::finish_output() {
   if (state() == ConnectionState::sending) step(ConnectionEvent::flushed);
-  if (unusual_.output_side == Output::finishing) {
+  if (unusual_.output_side == Output::finishing && !is_still_opening()) {
     unusual_.output_side = Output::finished;
     // When both sides have ended it is closed right away, which tells the peer as much.
     const SystemResult told =

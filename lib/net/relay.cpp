@@ -57,6 +57,7 @@ class RelaySide {
   void on_data(Connection& self, std::string_view bytes) {
     Connection* other = link_->other(side_);
     if (other == nullptr) return;
+    if (other->is_closing()) return other->abort();  // by its owner, in the middle of this stream
     other->write(bytes);
     if (other->is_congested()) self.pause_reading();
   }

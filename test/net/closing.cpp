@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 // close() towards a peer that still sends: its last bytes arrive, and it doesn't listen for ever.
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -232,4 +235,39 @@ TEST_CASE("A relay delivers a stream that was whole, although its sender is gone
   client.peer.start_reading();
   run_until(loop, [&] { return client.peer.is_over() && is_done; });
   client.check_got_all();
+}
+
+// Fast Open
+
+TEST_CASE("An end waits for the answer to a Fast Open's SYN, which it would take back otherwise") {
+  class UnansweredSyn final : public FaultySystem {
+   public:
+    pawl::SystemResult getsockopt(int fd, int level, int name, void* value,
+                                  unsigned* bytes) override {
+      const pawl::SystemResult result = FaultySystem::getsockopt(fd, level, name, value, bytes);
+      if (level == IPPROTO_TCP && name == TCP_INFO && is_unanswered) {
+        *static_cast<std::uint8_t*>(value) = TCP_SYN_SENT;
+      }
+      return result;
+    }
+    bool is_unanswered = true;
+  };
+  UnansweredSyn system;
+  EventLoop loop(options_on(system));
+  ConnectionOptions options = patient();
+  options.fast_open = true;
+  Link link(loop, options);
+  link.connection->write("request");
+  const bool closes = GENERATE(false, true);
+  closes ? link.connection->close() : link.connection->shutdown();
+  passes(loop);
+  CHECK(system.count(Call::shutdown) == 0);
+  CHECK(link.peer.received() == "request");
+  CHECK_FALSE(link.peer.has_ended());
+  system.is_unanswered = false;
+  run_until(loop, [&] { return link.peer.has_ended(); });
+  link.peer.end();
+  run_until(loop, [&] { return link.is_closed(); });
+  CHECK_FALSE(link.record.error);
+  CHECK(link.connection->close_reason() == CloseReason::clean);
 }

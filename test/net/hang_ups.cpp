@@ -163,6 +163,22 @@ TEST_CASE(
   CHECK(link.record.error == std::errc::connection_reset);
 }
 
+TEST_CASE("The end of a Unix peer that has gone waits for who reads on, and nobody spins") {
+  EventLoop loop;
+  UnixLink link(loop);
+  link.connection->pause_reading();
+  passes(loop);
+  SECTION("behind something unread") { link.peer.send("unread"); }
+  SECTION("alone") {}
+  link.peer.close();
+  CHECK(passes_in_a_while(loop) < 50);
+  CHECK(link.record.order.empty());
+  link.connection->resume_reading();
+  run_until(loop, [&] { return link.record.closed > 0; });
+  CHECK_FALSE(link.record.error);
+  CHECK(link.connection->close_reason() == CloseReason::peer_ended);
+}
+
 TEST_CASE("Clients that ask for more than they take and then reset leave nothing behind") {
   EventLoop loop;
   pawl::ServerOptions options;

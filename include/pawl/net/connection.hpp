@@ -337,6 +337,7 @@ class PAWL_API Connection final : private IoHandler {
   Sent send_file();
   Sent send_fds();
   Sent copy_file(const OutputQueue::Attachment& range);
+  bool is_still_opening() const;
   void finish_output();
   void fail_output(int error, std::string_view operation = "send");
   void end_failed_output();

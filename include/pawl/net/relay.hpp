@@ -14,7 +14,8 @@ class Connection;
 /// pressure: one whose peer takes nothing isn't read. One side's end of stream becomes the other's
 /// (`shutdown`), a good end becomes a `close`, and an end with an error (a reset, a timeout, a
 /// limit) becomes a reset: a stream that was cut must not look whole. One that had ended before,
-/// and was whole, is delivered first. Either may be in any state: CONNECTING, paused, half-closed,
+/// and was whole, is delivered first; one that still comes when its receiver is closed (`close`,
+/// `Server::close`) is cut. Either may be in any state: CONNECTING, paused, half-closed,
 /// DONE. Both are read from now on.
 ///
 /// Owns:    neither. It takes over `on_data`, `on_drained`, `on_eof` and `on_closed` of both.
