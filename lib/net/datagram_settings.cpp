@@ -174,6 +174,7 @@ void DatagramSocket::bind(const Endpoint& local) {
   if (!is_nowhere(local)) {
     file_ = std::make_unique<UnixSocketFile>();
     bound = file_->bind(loop_.system(), fd_, SOCK_DGRAM, local);
+    file_->unlock();
     if (local.family() != Endpoint::Family::unix_path) file_.reset();
   } else if (options_.peer.is_unix()) {
     // unix(7), "Autobind feature": a family alone asks for an abstract name.

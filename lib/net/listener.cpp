@@ -98,6 +98,7 @@ void Listener::open(const Endpoint& endpoint) {
   }
   const SystemResult listening = system.listen(fd_.get(), options_.backlog);
   if (!listening.ok()) throw_error(listening, "listen", name);
+  file->unlock();
   if (endpoint.family() == Endpoint::Family::unix_path) file_ = std::move(file);
 }
 

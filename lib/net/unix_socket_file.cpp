@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Traps: a path may hold a plain file, which is nobody's to remove; between two starts of a program
 // the file of the first outlives it and would keep the second from binding; a successor may have
-// bound the path already when its predecessor goes.
+// bound the path already when its predecessor goes; of two that find a file stale the second would
+// remove the first one's fresh one, and a stream socket that is bound and doesn't listen yet looks
+// stale too, so all this is done under a lock. (Nothing takes a file's place in one step if it is
+// still the same one, and a file that serves as a lock would stay behind.)
 #include "net/unix_socket_file.hpp"
 
 #include <sys/socket.h>
@@ -10,23 +13,30 @@
 #include <utility>
 
 #include "net/socket_address.hpp"
-#include "pawl/core/unique_fd.hpp"
 
 namespace pawl {
 
 SystemResult UnixSocketFile::bind(System& system, int fd, int type, const Endpoint& endpoint) {
   const SocketAddress address(endpoint);
+  if (endpoint.family() != Endpoint::Family::unix_path) {
+    return system.bind(fd, address.get(), address.bytes());
+  }
+  std::string path = endpoint.host();
+  // Who may not read the directory, or waits in vain, goes on without.
+  const SystemResult locked = system.lock_directory_of(path.c_str());
+  if (locked.ok()) lock_.reset(locked.fd());
   SystemResult bound = system.bind(fd, address.get(), address.bytes());
-  if (endpoint.family() != Endpoint::Family::unix_path) return bound;
-  const std::string path = endpoint.host();
   if (bound.error == EADDRINUSE && is_stale(system, type, endpoint)) {
     system.unlink(path.c_str());
     bound = system.bind(fd, address.get(), address.bytes());
   }
-  if (!bound.ok()) return bound;
+  if (!bound.ok()) {
+    unlock();
+    return bound;
+  }
   system_ = &system;
-  path_ = path;
-  inode_ = system.socket_inode(path.c_str()).value;
+  path_ = std::move(path);
+  inode_ = system.socket_inode(path_.c_str()).value;
   return bound;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "pawl/core/unique_fd.hpp"
 #include "pawl/net/endpoint.hpp"
 #include "pawl/system/system.hpp"
 
@@ -19,13 +20,17 @@ class UnixSocketFile {
   ~UnixSocketFile() { remove(); }
 
   /// Binds `fd`, of `type` SOCK_STREAM or SOCK_DGRAM, to `endpoint`, which may be of any family. A
-  /// socket file that nobody listens at any more is replaced.
+  /// socket file that nobody listens at any more is replaced. Others who bind in that directory
+  /// wait until `unlock()`, for a second at most: of several that find one such file one gets it.
   SystemResult bind(System& system, int fd, int type, const Endpoint& endpoint);
+  /// Whoever comes now finds a socket that answers.
+  void unlock() { lock_.reset(); }
   void remove();
 
  private:
   static bool is_stale(System& system, int type, const Endpoint& endpoint);
 
+  UniqueFd lock_;             // of the directory
   System* system_ = nullptr;  // null: there is no file
   std::string path_;
   std::int64_t inode_ = 0;

@@ -5,6 +5,7 @@
 #include <linux/sockios.h>
 #include <netdb.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/sendfile.h>
@@ -13,6 +14,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
+#include <string>
+#include <string_view>
 
 #include "pawl/core/unique_fd.hpp"
 
@@ -191,6 +195,26 @@ SystemResult System::read_file(const char* path, std::string& text) {
 }
 
 SystemResult System::unlink(const char* path) { return result_of(::unlink(path)); }
+
+SystemResult System::lock_directory_of(const char* path) {
+  const std::string_view whole = path;
+  const std::size_t slash = whole.rfind('/');
+  const std::string directory(slash == std::string_view::npos ? "." : whole.substr(0, slash + 1));
+  const SystemResult opened =
+      retry_on_eintr([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
+  if (!opened.ok()) return opened;
+  constexpr int tries = 1000;
+  for (int i = 0; i < tries; ++i) {
+    // Not LOCK_EX alone: whoever may read the directory could hold us up for ever.
+    if (::flock(opened.fd(), LOCK_EX | LOCK_NB) == 0) return opened;
+    if (errno != EWOULDBLOCK && errno != EINTR) break;
+    const timespec pause{0, 1'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
+  const int error = errno == EWOULDBLOCK || errno == EINTR ? ETIMEDOUT : errno;
+  ::close(opened.fd());
+  return SystemResult{-1, error};
+}
 
 SystemResult System::socket_inode(const char* path) {
   struct stat status {};

@@ -64,6 +64,7 @@ const std::vector<Row>& rows() {
       {Call::open_null, "open(/dev/null)", {EMFILE, EACCES, ENOENT, ENFILE, ENOMEM}},
       {Call::inode, "fstat", {EBADF, ENOMEM, EOVERFLOW}},
       {Call::unlink, "unlink", {EACCES, ENOENT, EBUSY, EIO, EISDIR, EPERM, EROFS}},
+      {Call::lock_directory, "flock", {EACCES, ETIMEDOUT, EMFILE, ENOENT, EINTR, EINVAL, ENOLCK, EBADF}},
       {Call::socket_inode, "stat", {ENOENT, EACCES, ELOOP, ENOMEM, ENOTDIR}},
       {Call::open_directory, "open(O_DIRECTORY)", {ENOENT, EACCES, EMFILE, ENOTDIR}},
       {Call::spawn, "posix_spawn", {EAGAIN, ENOENT, ENOMEM, E2BIG, EACCES, ENOEXEC, EPERM}},

@@ -228,6 +228,11 @@ SystemResult FaultySystem::wait_child(int pid, pawl::ChildStatus& status) {
   return System::wait_child(pid, status);
 }
 
+SystemResult FaultySystem::lock_directory_of(const char* path) {
+  if (const int error = strike(Call::lock_directory)) return {-1, error};
+  return System::lock_directory_of(path);
+}
+
 SystemResult FaultySystem::kill(int pid, int signal) {
   if (const int error = strike(Call::kill)) return {-1, error};
   return System::kill(pid, signal);

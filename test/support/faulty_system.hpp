@@ -46,6 +46,7 @@ enum class Call : std::uint8_t {
   open_null,
   inode,
   unlink,
+  lock_directory,
   socket_inode,
   open_directory,
   spawn,
@@ -118,6 +119,7 @@ class FaultySystem : public pawl::System {
   pawl::SystemResult spawn(const pawl::SpawnRequest& request) override;
   pawl::SystemResult pidfd_open(int pid) override;
   pawl::SystemResult wait_child(int pid, pawl::ChildStatus& status) override;
+  pawl::SystemResult lock_directory_of(const char* path) override;
   pawl::SystemResult kill(int pid, int signal) override;
 
  private:

@@ -37,7 +37,8 @@ struct ListenerOptions : SocketOptions {
 /// Accepts connections at one endpoint and hands their sockets over.
 ///
 /// Owns:     its socket, and the file of a Unix socket, which goes with it. A socket file that
-///           nobody listens at any more is replaced. Destroying it, from its own callback too,
+///           nobody listens at any more is replaced; of several processes that find one at once one
+///           listens, and the others get address_in_use. Destroying it, from its own callback too,
 ///           stops listening.
 /// Threads:  the loop's. The loop must outlive it.
 /// Promises: a flood of connections doesn't starve the loop (accept_budget). When accepting fails

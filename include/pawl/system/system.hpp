@@ -142,6 +142,9 @@ class PAWL_API System {
   /// 16 MiB. `text` is valid when there is no error.
   virtual SystemResult read_file(const char* path, std::string& text);
   virtual SystemResult unlink(const char* path);
+  /// Keeps others who ask for the same directory, the one of `path`, waiting until the descriptor
+  /// that this gives is closed. Waits for them itself, a second at most: ETIMEDOUT.
+  virtual SystemResult lock_directory_of(const char* path);
   /// Which socket stands at `path`, to tell it from another one there. ENOTSOCK: it is no socket.
   virtual SystemResult socket_inode(const char* path);
 
