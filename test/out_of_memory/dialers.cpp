@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Dials alone, without the connection that they are for: each allocation failing in turn. (Red on
-// libev, which ends the process.)
+// Dials alone, without the connection that they are for: each allocation failing in turn.
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -69,7 +68,7 @@ void check(Trial& trial, Dial& dial, bool is_to_succeed) {
 
 }  // namespace
 
-TEST_CASE("A dial alone comes to one end, whichever allocation fails", "[.red]") {
+TEST_CASE("A dial alone comes to one end, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     RawListener listener;
     Dial dial(trial, {});
@@ -78,7 +77,7 @@ TEST_CASE("A dial alone comes to one end, whichever allocation fails", "[.red]")
   });
 }
 
-TEST_CASE("A dial alone in vain comes to one end, whichever allocation fails", "[.red]") {
+TEST_CASE("A dial alone in vain comes to one end, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Dial dial(trial, {});
     dial.begin(refusing_endpoint());
@@ -86,7 +85,7 @@ TEST_CASE("A dial alone in vain comes to one end, whichever allocation fails", "
   });
 }
 
-TEST_CASE("A dial alone that nobody answers times out once, whichever allocation fails", "[.red]") {
+TEST_CASE("A dial alone that nobody answers times out once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     const RawListener listener(0);
     const pawl::UniqueFd first = raw_connect(listener.endpoint());
@@ -96,7 +95,7 @@ TEST_CASE("A dial alone that nobody answers times out once, whichever allocation
   });
 }
 
-TEST_CASE("A dial alone by name comes to one end, whichever allocation fails", "[threads][.red]") {
+TEST_CASE("A dial alone by name comes to one end, whichever allocation fails", "[threads]") {
   for (const char* name : {"host.test", "slow.test", "localhost", "no such name"}) {
     CAPTURE(name);
     each_allocation_fails([&](Trial& trial) {
