@@ -132,6 +132,12 @@ SystemResult CallSweepSystem::close(int fd) {
   return result;
 }
 
+SystemResult CallSweepSystem::accept(int fd, sockaddr* address, unsigned* address_bytes) {
+  const SystemResult result = FaultySystem::accept(fd, address, address_bytes);
+  if (result.error == EBADF || result.error == ENOTSOCK) System::close(fd);
+  return result;
+}
+
 SystemResult CallSweepSystem::getaddrinfo(const char* node, const char* service,
                                           const addrinfo* hints, addrinfo** results) {
   const SystemResult result = FaultySystem::getaddrinfo(node, service, hints, results);

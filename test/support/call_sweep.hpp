@@ -15,8 +15,9 @@ class CallSweepSystem final : public FaultySystem {
  public:
   pawl::TimePoint now() override { return now_; }
   void advance(pawl::Duration span) { now_ += span; }
-  /// What close(2) answers, it has closed.
+  /// What close(2) answers, it has closed; and what is told to be no socket is none.
   pawl::SystemResult close(int fd) override;
+  pawl::SystemResult accept(int fd, sockaddr* address, unsigned* address_bytes) override;
   /// The error is that of getaddrinfo(3) itself, its errno is the one that fails.
   pawl::SystemResult getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                                  addrinfo** results) override;
