@@ -94,11 +94,12 @@ SystemResult SweepSystem::getaddrinfo(const char* node, const char*, const addri
     return {EAI_AGAIN, 0};
   }
   if (hints->ai_family == AF_INET6) return {EAI_NODATA, 0};
-  struct Entry {
+  struct OneAddress {
     addrinfo info;
     sockaddr_in address;
   };
-  auto* entry = static_cast<Entry*>(std::calloc(1, sizeof(Entry)));  // which never fails here
+  auto* entry =
+      static_cast<OneAddress*>(std::calloc(1, sizeof(OneAddress)));  // which never fails here
   entry->address.sin_family = AF_INET;
   entry->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 6);
   entry->info.ai_addr = reinterpret_cast<sockaddr*>(&entry->address);
