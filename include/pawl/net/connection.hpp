@@ -74,6 +74,8 @@ struct ConnectionOptions : SocketOptions {
 ///           leaves together when it returns. Whenever bytes that were written are lost, a TCP peer
 ///           sees a reset (RST) and never an end, which would make a part look whole; a Unix socket
 ///           has no reset, so its peer gets what the kernel had taken, and then an end.
+///           A peer that has gone is noticed in each state, also while reading is paused or after
+///           its end was read; what is unread then waits for `resume_reading`.
 /// Fails:    by `on_closed(error)`; `describe()` tells operation, peer and state in words.
 class PAWL_API Connection final : private IoHandler {
  public:
