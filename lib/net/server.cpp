@@ -225,7 +225,7 @@ void Server::close(Duration grace) {
   ScopedHandle end;
   if (is_graceful) {
     end = loop_.call_later(  // first: it may fail
-        grace, [this] { end_all(); }, place_);
+        grace, [this] { on_grace_end(); }, place_);
   }
   listener_.close(grace);
   grace_ = std::move(end);
@@ -242,17 +242,30 @@ void Server::close_all() {
 
 /// Those that were accepted while it was closing had a pass to send something in.
 void Server::close_newcomers() {
+  read_once_more([](Connection& connection) { connection.close(); });
+}
+
+/// What came while this process stood still, the peer's end above all, counts.
+void Server::on_grace_end() {
+  const std::weak_ptr<void> life = life_;
+  read_once_more([](Connection&) {});
+  if (!life.expired()) end_all();
+}
+
+/// Reads from each connection, as a selector may tell of a part of the ready ones in one pass, and
+/// calls `then` for it unless that ended it.
+template <typename Then>
+void Server::read_once_more(Then then) {
   const std::weak_ptr<void> life = life_;
   // From the back: one that goes is replaced by the last.
   for (std::size_t i = connections_.size(); !life.expired() && i > 0; --i) {
     if (i > connections_.size()) continue;
     Connection& connection = *connections_[i - 1];
-    if (connection.is_closing() || connection.state() == ConnectionState::done) continue;
+    if (connection.state() == ConnectionState::done) continue;
     const std::size_t before = connections_.size();
-    // A selector may tell of a part of the ready ones in one pass.
     if (connection.wants_input()) connection.on_ready(Interest::read);
     const bool is_there = !life.expired() && connections_.size() == before;
-    if (is_there) connections_[i - 1]->close();
+    if (is_there) then(*connections_[i - 1]);
   }
 }
 

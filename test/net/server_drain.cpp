@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Who waits in a listener's backlog when it is closed with grace.
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -235,6 +236,25 @@ TEST_CASE("A server that is destroyed while it drains its backlog leaves nothing
   run_until(loop, [&] { return waiting.are_over(); });
   CHECK(shown == (is_from_callback ? 1 : 0));
   CHECK_FALSE(loop.run_once());
+}
+
+TEST_CASE("Peers that ended while the loop stood still have ended in time for a server's grace") {
+  FaultyClock system;
+  EventLoop loop(options_on(system));
+  std::vector<std::error_code> ends;
+  Server server(loop, Endpoint::loopback(0), [&](Connection& connection) {
+    connection.on_closed([&](Connection&, std::error_code error) { ends.push_back(error); });
+  });
+  std::vector<UniqueFd> peers;
+  for (int i = 0; i < 200; ++i) peers.push_back(raw_connect(server.local_endpoint()));
+  spin_until(loop, [&] { return server.connections() == 200; });
+  server.close(10s);
+  passes(loop);
+  CHECK(server.connections() == 200);
+  for (const UniqueFd& peer : peers) ::shutdown(peer.get(), SHUT_WR);
+  system.advance(20s);
+  spin_until(loop, [&] { return ends.size() == 200; });
+  CHECK(std::count(ends.begin(), ends.end(), std::error_code()) == 200);
 }
 
 TEST_CASE("A listener that closes with grace hands over who waits, and then refuses") {

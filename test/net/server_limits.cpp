@@ -390,6 +390,44 @@ TEST_CASE("What can't be a connection is dropped by the server that was to adopt
   CHECK(server.connections() == 0);
 }
 
+TEST_CASE("A blocking socket that a server adopts doesn't hold the loop up") {
+  EventLoop loop;
+  TcpPair pair;
+  make_blocking(pair.ours.get());
+  Server server(loop, Endpoint::loopback(0), echo);
+  RawPeer peer(loop, std::move(pair.theirs));
+  server.adopt(std::move(pair.ours));
+  peer.send("hello");
+  run_until(loop, [&] { return peer.received() == "hello"; });
+  passes(loop);  // each of which would wait for more
+}
+
+TEST_CASE("What is no connected stream socket is closed by the server that was to adopt it") {
+  EventLoop loop;
+  int shown = 0;
+  Server server(loop, Endpoint::loopback(0), [&](Connection&) { ++shown; });
+  const std::size_t before = open_fd_count();
+  server.adopt(std::move(SocketPair(SOCK_DGRAM).ours));
+  server.adopt(std::move(SocketPair(SOCK_SEQPACKET).ours));
+  server.adopt(bound_socket(SOCK_STREAM));  // which listens
+  server.adopt(std::move(Pipe().reader));
+  passes(loop);
+  CHECK(shown == 0);
+  CHECK(server.connections() == 0);
+  CHECK(open_fd_count() == before);
+}
+
+TEST_CASE("A server isn't made of a listening socket that isn't of streams") {
+  EventLoop loop;
+  pawl::System& system = pawl::System::real();
+  UniqueFd socket(system.socket(AF_UNIX, SOCK_SEQPACKET, 0).fd());
+  const sockaddr unnamed{AF_UNIX, {}};
+  REQUIRE(system.bind(socket.get(), &unnamed, sizeof unnamed.sa_family).ok());
+  REQUIRE(system.listen(socket.get(), 1).ok());
+  CHECK_THROWS_WITH(Server(loop, std::move(socket), ignore),
+                    Catch::Contains("is no stream socket"));
+}
+
 // Sockets from elsewhere
 
 TEST_CASE("A server serves at a socket that listens already") {

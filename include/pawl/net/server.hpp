@@ -104,6 +104,9 @@ class PAWL_API Server {
   void update_listening();
   void close_all();
   void close_newcomers();
+  void on_grace_end();
+  template <typename Then>
+  void read_once_more(Then then);
   void end_all();
   void on_change();
 
