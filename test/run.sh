@@ -254,7 +254,7 @@ step_asan() {
 
 # Each allocation of the library fails in turn: what that breaks is mostly seen by ASan alone.
 step_out_of_memory() {
-  build_asan && run_suites asan 400 out_of_memory "$all_selectors"
+  build_asan && run_suites asan 900 out_of_memory "$all_selectors"
 }
 
 # Each system call fails in turn, too: its most telling part, unless PAWL_SWEEP=whole.

@@ -7,6 +7,7 @@
 #include "pawl/net/connection.hpp"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "loop/loop_parts.hpp"
@@ -71,7 +72,7 @@ std::unique_ptr<Connection> Connection::adopt(EventLoop& loop, UniqueFd socket,
   connection->peer_ = peer.endpoint();
   SettingResult result = apply_settings(loop.system(), socket.get(), *connection->options_,
                                         connection->peer_.family());
-  if (!result.error) result = {connection->start(socket.release(), connection->peer_), "adopt"};
+  if (!result.error) result = {connection->start(socket.release()), "adopt"};
   if (result.error) connection->end(result.error, result.phase);
   return connection;
 }
@@ -85,7 +86,7 @@ void Connection::make_dialer() {
 
 void Connection::on_dialed(std::error_code error, int fd, const Endpoint& peer) {
   in_frame([&](Frame&) {
-    if (!error) error = start(fd, peer);
+    if (!error) error = start_with(fd, peer);
     if (error == Errc::timed_out)
       return end(CloseReason::connect_timeout, error, dialer_->operation());
     if (error) return end(error, dialer_->operation());
@@ -101,13 +102,27 @@ void Connection::on_dialed(std::error_code error, int fd, const Endpoint& peer) 
 void Connection::end_dial() {
   if (dialer_ == nullptr) return;
   std::vector<DialAttempt> failures = dialer_->take_failures();
-  if (!failures.empty()) rare().attempts = std::move(failures);
+  try {
+    if (!failures.empty()) rare().attempts = std::move(failures);
+  } catch (const std::bad_alloc&) {
+    // What is over already: to be connected is worth more than to tell of it.
+  }
   dialer_.reset();
 }
 
-std::error_code Connection::start(int fd, Endpoint peer) {
+std::error_code Connection::start_with(int fd, const Endpoint& peer) {
+  UniqueFd socket(fd);
+  try {
+    peer_ = peer;
+  } catch (const std::bad_alloc&) {
+    return std::make_error_code(std::errc::not_enough_memory);
+  }
+  return start(socket.release());
+}
+
+/// Without memory it has the socket, and is to be ended.
+std::error_code Connection::start(int fd) try {
   fd_ = fd;
-  peer_ = std::move(peer);
   connected_at_ = last_input_ = last_output_ = loop_.time();  // the pass may have begun long ago
   interest_ = Interest::read;
   parts_.scratch.read_buffer();  // is made
@@ -115,6 +130,8 @@ std::error_code Connection::start(int fd, Endpoint peer) {
   step(output_.empty() ? ConnectionEvent::connected : ConnectionEvent::connected_to_send);
   arm_timer();
   return {};
+} catch (const std::bad_alloc&) {
+  return std::make_error_code(std::errc::not_enough_memory);
 }
 
 Connection::~Connection() {

@@ -2,6 +2,7 @@
 // Traps: the peer's end is reported again and again until the read interest is gone; descriptors
 // that came and are refused have to be closed, or they leak.
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include "loop/loop_parts.hpp"
@@ -94,6 +95,19 @@ void Connection::on_no_input(SystemResult result) {
   on_peer_end();
 }
 
+/// Does `work`, which is to keep input that came. False when there was no memory for that: what
+/// came is lost, and so is the connection.
+template <typename Work>
+bool Connection::has_memory(Work work) {
+  try {
+    work();
+    return true;
+  } catch (const std::bad_alloc&) {
+    end_by_input(system_error_code(ENOMEM), "receive descriptors");
+    return false;
+  }
+}
+
 /// recvmsg for those who want descriptors. False when what came has been dealt with: with
 /// descriptors or an error. Bytes wait as unread ones while on_fds runs, which may pause or
 /// release.
@@ -102,7 +116,8 @@ bool Connection::receive_with_fds(SystemResult& result) {
   FdMessage message(piece);
   result = parts_.system.recvmsg(fd_, message.get(), 0);
   if (!result.ok()) return true;
-  std::vector<UniqueFd> fds = message.take_fds();
+  std::vector<UniqueFd> fds;
+  if (!has_memory([&] { fds = message.take_fds(); })) return false;
   if (unusual_.is_closing) return true;
   if (message.is_truncated()) {  // no room in this process's table; the kernel closed the others
     const std::string_view bytes(parts_.scratch.read_buffer(), result.bytes());
@@ -112,7 +127,8 @@ bool Connection::receive_with_fds(SystemResult& result) {
   if (fds.empty()) return true;
   last_input_ = loop_.pass_time();
   bytes_received_ += result.bytes();
-  unread(std::string_view(parts_.scratch.read_buffer(), result.bytes()));
+  const std::string_view bytes(parts_.scratch.read_buffer(), result.bytes());
+  if (!has_memory([&] { unread(bytes); })) return false;
   if (call(rare_->fds, std::move(fds))) deliver_unread();
   return false;
 }

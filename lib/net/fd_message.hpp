@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include "pawl/core/unique_fd.hpp"
@@ -44,9 +45,26 @@ class FdMessage {
 
   msghdr* get() { return &message_; }
 
-  /// Those that came.
+  /// Those that came. Without memory for that they are closed.
   std::vector<UniqueFd> take_fds() {
+    std::size_t count = 0;
+    for_each_fd([&](int) { ++count; });
     std::vector<UniqueFd> fds;
+    try {
+      fds.reserve(count);
+    } catch (const std::bad_alloc&) {
+      for_each_fd([](int number) { const UniqueFd closed(number); });
+      throw;
+    }
+    for_each_fd([&](int number) { fds.emplace_back(number); });
+    return fds;
+  }
+  /// True exactly when more came than could be taken.
+  bool is_truncated() const { return (message_.msg_flags & MSG_CTRUNC) != 0; }
+
+ private:
+  template <typename Visit>
+  void for_each_fd(Visit visit) {
     for (cmsghdr* header = CMSG_FIRSTHDR(&message_); header != nullptr;
          header = CMSG_NXTHDR(&message_, header)) {
       if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
@@ -54,15 +72,11 @@ class FdMessage {
       for (std::size_t i = 0; i < count; ++i) {
         int number = -1;
         std::memcpy(&number, CMSG_DATA(header) + i * sizeof number, sizeof number);
-        fds.emplace_back(number);
+        visit(number);
       }
     }
-    return fds;
   }
-  /// True exactly when more came than could be taken.
-  bool is_truncated() const { return (message_.msg_flags & MSG_CTRUNC) != 0; }
 
- private:
   alignas(cmsghdr) unsigned char control_[CMSG_SPACE(most_fds * sizeof(int))] = {};
   msghdr message_{};
 };

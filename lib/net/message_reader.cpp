@@ -3,6 +3,7 @@
 // came; the rest must neither be told then nor be lost, nor copied again for each message of it.
 #include "pawl/net/message_reader.hpp"
 
+#include <new>
 #include <utility>
 
 #include "net/connection_frame.hpp"
@@ -24,6 +25,7 @@ struct MessageReader::State : std::enable_shared_from_this<MessageReader::State>
   void finish();
   void end(std::error_code error);
   void give_back();
+  void lose() noexcept;
   void take_back();
   void schedule();
   bool hold(bool holds);
@@ -83,7 +85,11 @@ MessageReader::~MessageReader() {
   state_->soon.cancel();
   Connection* connection = state_->connection;
   if (connection == nullptr) return;
-  state_->give_back();
+  try {
+    state_->give_back();
+  } catch (const std::bad_alloc&) {  // what can't be given back is lost, and so is the stream
+    state_->lose();
+  }
   state_->connection = nullptr;
   connection->on_data({});
   connection->on_eof({});
@@ -144,7 +150,13 @@ void MessageReader::State::take(std::string_view bytes) {
   }
   struct AtTheEnd {
     State& state;
-    ~AtTheEnd() { state.keep_rest(); }
+    ~AtTheEnd() {
+      try {
+        state.keep_rest();
+      } catch (const std::bad_alloc&) {
+        state.lose();
+      }
+    }
   };
   is_taking = true;
   const AtTheEnd at_the_end{*this};
@@ -179,6 +191,16 @@ void MessageReader::State::keep_rest() {
   hold(true);
   connection->pause_reading();
   schedule();
+}
+
+/// There is no memory for what came: the connection ends with that.
+void MessageReader::State::lose() noexcept {
+  rest = {};
+  kept.clear();
+  is_taking = false;
+  if (connection == nullptr || connection->state() == ConnectionState::done) return;
+  hold(false);
+  connection->end(std::make_error_code(std::errc::not_enough_memory), "keep a message");
 }
 
 void MessageReader::State::finish() {

@@ -143,7 +143,6 @@ void Server::take(UniqueFd socket, const Endpoint& peer) {
   accepted.server_ = this;
   accepted.server_position_ = connections_.size();
   accepted.peer_ = peer;
-  Endpoint its_peer = peer;
   connections_.push_back(nullptr);  // first what may fail, then what it is for
   try {
     if (is_closing_) closing_ = loop_.call_soon([this] { close_newcomers(); }, place_);
@@ -155,7 +154,7 @@ void Server::take(UniqueFd socket, const Endpoint& peer) {
   connections_.back() = std::move(connection);
   Birth birth{*this, accepted};
   update_listening();
-  const std::error_code error = accepted.start(socket.release(), std::move(its_peer));
+  const std::error_code error = accepted.start(socket.release());
   if (error) accepted.end(error, "accept");
   birth.is_over = true;
   if (error) return;

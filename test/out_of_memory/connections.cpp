@@ -67,7 +67,7 @@ struct Pair {
 
 }  // namespace
 
-TEST_CASE("An echo arrives whole or ends with an error, whichever allocation fails", "[.red]") {
+TEST_CASE("An echo arrives whole or ends with an error, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     CountingServer server(trial, echo);
     Client client(trial);
@@ -87,8 +87,7 @@ TEST_CASE("An echo arrives whole or ends with an error, whichever allocation fai
   });
 }
 
-TEST_CASE("A long stream with back pressure comes to an end, whichever allocation fails",
-          "[.red]") {
+TEST_CASE("A long stream with back pressure comes to an end, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     constexpr std::size_t portions = 20;
     const std::string portion(30'000, 'p');
@@ -121,7 +120,7 @@ TEST_CASE("A long stream with back pressure comes to an end, whichever allocatio
 }
 
 TEST_CASE("A dial by name ends in a connection or an error, whichever allocation fails",
-          "[threads][.red]") {
+          "[threads]") {
   each_allocation_fails([](Trial& trial) {
     trial.set_patience(20ms);
     CountingServer server(trial, echo);
@@ -134,7 +133,7 @@ TEST_CASE("A dial by name ends in a connection or an error, whichever allocation
   });
 }
 
-TEST_CASE("A dial in vain ends with an error once, whichever allocation fails", "[.red]") {
+TEST_CASE("A dial in vain ends with an error once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Client client(trial);
     client.dial(refusing_endpoint());
@@ -150,7 +149,7 @@ TEST_CASE("A dial in vain ends with an error once, whichever allocation fails", 
   });
 }
 
-TEST_CASE("Aborted and destroyed connections leave nothing, whichever allocation fails", "[.red]") {
+TEST_CASE("Aborted and destroyed connections leave nothing, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     CountingServer server(trial, echo);
     std::vector<std::unique_ptr<Client>> clients;
@@ -173,7 +172,7 @@ TEST_CASE("Aborted and destroyed connections leave nothing, whichever allocation
   });
 }
 
-TEST_CASE("A file is sent whole or the connection ends, whichever allocation fails", "[.red]") {
+TEST_CASE("A file is sent whole or the connection ends, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     const std::string content = noise(50'000);
     const pawl::UniqueFd file = file_with(content);
@@ -193,7 +192,7 @@ TEST_CASE("A file is sent whole or the connection ends, whichever allocation fai
   });
 }
 
-TEST_CASE("Descriptors arrive or the connection ends, whichever allocation fails", "[.red]") {
+TEST_CASE("Descriptors arrive or the connection ends, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Pair pair(trial);
     std::size_t came = 0;
@@ -217,8 +216,7 @@ TEST_CASE("Descriptors arrive or the connection ends, whichever allocation fails
   });
 }
 
-TEST_CASE("What is given back comes again or the connection ends, whichever allocation fails",
-          "[.red]") {
+TEST_CASE("What is given back comes again or the connection ends, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Pair pair(trial);
     int calls = 0;
@@ -238,7 +236,7 @@ TEST_CASE("What is given back comes again or the connection ends, whichever allo
   });
 }
 
-TEST_CASE("A released socket takes along what wasn't read, whichever allocation fails", "[.red]") {
+TEST_CASE("A released socket takes along what wasn't read, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Pair pair(trial, small_buffers());
     Connection::Released released;
@@ -326,7 +324,7 @@ TEST_CASE("A reader that goes gives back what it has, whichever allocation fails
   });
 }
 
-TEST_CASE("A relay passes all on or ends both sides, whichever allocation fails", "[.red]") {
+TEST_CASE("A relay passes all on or ends both sides, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Pair left(trial, small_buffers());
     Pair right(trial, small_buffers());
@@ -348,7 +346,7 @@ TEST_CASE("A relay passes all on or ends both sides, whichever allocation fails"
   });
 }
 
-TEST_CASE("Timeouts end a connection once, whichever allocation fails", "[.red]") {
+TEST_CASE("Timeouts end a connection once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     ConnectionOptions options = small_buffers();
     options.idle_timeout = 5s;

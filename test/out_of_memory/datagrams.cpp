@@ -70,8 +70,7 @@ struct Station {
 
 }  // namespace
 
-TEST_CASE("Datagrams arrive as they were sent, or are told as lost, whichever allocation fails",
-          "[.red]") {
+TEST_CASE("Datagrams arrive as they were sent, or are told as lost, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Station sender(trial);
     Station receiver(trial);
@@ -94,7 +93,7 @@ TEST_CASE("Datagrams arrive as they were sent, or are told as lost, whichever al
   });
 }
 
-TEST_CASE("What the kernel takes later goes as it was sent, whichever allocation fails", "[.red]") {
+TEST_CASE("What the kernel takes later goes as it was sent, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Station sender(trial);
     Station receiver(trial);
@@ -113,7 +112,7 @@ TEST_CASE("What the kernel takes later goes as it was sent, whichever allocation
   });
 }
 
-TEST_CASE("Connected datagram sockets echo, whichever allocation fails", "[.red]") {
+TEST_CASE("Connected datagram sockets echo, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Station server(trial);
     trial.insist([&] {
@@ -142,7 +141,7 @@ TEST_CASE("Connected datagram sockets echo, whichever allocation fails", "[.red]
   });
 }
 
-TEST_CASE("A paused datagram socket keeps what came, whichever allocation fails", "[.red]") {
+TEST_CASE("A paused datagram socket keeps what came, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Station sender(trial);
     Station receiver(trial);
@@ -169,7 +168,7 @@ TEST_CASE("A paused datagram socket keeps what came, whichever allocation fails"
   });
 }
 
-TEST_CASE("Errors of datagrams are told or not, whichever allocation fails", "[.red]") {
+TEST_CASE("Errors of datagrams are told or not, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     Station sender(trial);
     Station receiver(trial);

@@ -217,7 +217,7 @@ TEST_CASE("A bridge ends with its operation, whichever allocation fails") {
   });
 }
 
-TEST_CASE("A job's future ends, whichever allocation fails", "[threads][.red]") {
+TEST_CASE("A job's future ends, whichever allocation fails", "[threads]") {
   each_allocation_fails([](Trial& trial) {
     trial.set_patience(20ms);
     Watched watched(trial);

@@ -144,8 +144,7 @@ TEST_CASE("A repeating timer goes on until it is cancelled, whichever allocation
   });
 }
 
-TEST_CASE("Readers and writers that were accepted are called, whichever allocation fails",
-          "[.red]") {
+TEST_CASE("Readers and writers that were accepted are called, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     EventLoop& loop = trial.loop();
     const std::vector<SocketPair> pairs(40);
@@ -186,7 +185,7 @@ TEST_CASE("Readers and writers that were accepted are called, whichever allocati
   });
 }
 
-TEST_CASE("A descriptor that couldn't be added for want of memory can be added then", "[.red]") {
+TEST_CASE("A descriptor that couldn't be added for want of memory can be added then") {
   each_allocation_fails([](Trial& trial) {
     EventLoop& loop = trial.loop();
     const SocketPair pair;
@@ -205,8 +204,7 @@ TEST_CASE("A descriptor that couldn't be added for want of memory can be added t
   });
 }
 
-TEST_CASE("Signals reach who watches them, and leave as they came, whichever allocation fails",
-          "[.red]") {
+TEST_CASE("Signals reach who watches them, and leave as they came, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     EventLoop& loop = trial.loop();
     int first = 0;
@@ -229,7 +227,7 @@ TEST_CASE("Signals reach who watches them, and leave as they came, whichever all
   CHECK(has_default_disposition(SIGUSR2));
 }
 
-TEST_CASE("Two loops that watch one signal both hear of it, whichever allocation fails", "[.red]") {
+TEST_CASE("Two loops that watch one signal both hear of it, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     int count = 0;
     const auto watch = [&](EventLoop& loop) {
@@ -287,7 +285,7 @@ TEST_CASE("An idle timer that was started fires once, whichever allocation fails
   });
 }
 
-TEST_CASE("Debug mode and why_alive() cost no callback, whichever allocation fails", "[.red]") {
+TEST_CASE("Debug mode and why_alive() cost no callback, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::LoopOptions options = options_on(trial.system());
     options.debug = true;

@@ -38,7 +38,7 @@ void check_serves(Trial& trial, CountingServer& server) {
 
 }  // namespace
 
-TEST_CASE("A server goes on accepting, whichever allocation fails", "[.red]") {
+TEST_CASE("A server goes on accepting, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     CountingServer server(trial, echo);
     check_serves(trial, server);
@@ -47,7 +47,7 @@ TEST_CASE("A server goes on accepting, whichever allocation fails", "[.red]") {
   });
 }
 
-TEST_CASE("A server of one place gives it to the next, whichever allocation fails", "[.red]") {
+TEST_CASE("A server of one place gives it to the next, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::ServerOptions options;
     options.max_connections = 1;
@@ -58,7 +58,7 @@ TEST_CASE("A server of one place gives it to the next, whichever allocation fail
   });
 }
 
-TEST_CASE("A full server serves who waits in the backlog, whichever allocation fails", "[.red]") {
+TEST_CASE("A full server serves who waits in the backlog, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::ServerOptions options;
     options.max_connections = 2;
@@ -85,7 +85,7 @@ TEST_CASE("A full server serves who waits in the backlog, whichever allocation f
   });
 }
 
-TEST_CASE("A server that closes ends everybody once, whichever allocation fails", "[.red]") {
+TEST_CASE("A server that closes ends everybody once, whichever allocation fails") {
   for (const pawl::Duration grace : {pawl::Duration(0s), pawl::Duration(5s)}) {
     each_allocation_fails([grace](Trial& trial) {
       CountingServer server(trial, echo);
@@ -113,7 +113,7 @@ TEST_CASE("A server that closes ends everybody once, whichever allocation fails"
   }
 }
 
-TEST_CASE("A server visits, pauses and adopts, whichever allocation fails", "[.red]") {
+TEST_CASE("A server visits, pauses and adopts, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     CountingServer server(trial, echo);
     trial.insist([&] { server.server->pause(); });
@@ -130,7 +130,7 @@ TEST_CASE("A server visits, pauses and adopts, whichever allocation fails", "[.r
   });
 }
 
-TEST_CASE("A server at a path takes its file along, whichever allocation fails", "[.red]") {
+TEST_CASE("A server at a path takes its file along, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     const TemporaryDirectory directory;
     const std::string path = directory.file("socket");
@@ -141,7 +141,7 @@ TEST_CASE("A server at a path takes its file along, whichever allocation fails",
   });
 }
 
-TEST_CASE("A listener hands each socket over once, whichever allocation fails", "[.red]") {
+TEST_CASE("A listener hands each socket over once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     std::unique_ptr<Listener> listener;
     int accepted = 0;

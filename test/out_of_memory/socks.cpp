@@ -17,7 +17,7 @@ using namespace std::chrono_literals;
 using pawl::Endpoint;
 using pawl::SockHandle;
 
-TEST_CASE("sock_recv and sock_sendall complete once, whichever allocation fails", "[.red]") {
+TEST_CASE("sock_recv and sock_sendall complete once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::EventLoop& loop = trial.loop();
     const SocketPair pair;
@@ -81,7 +81,7 @@ TEST_CASE("sock_recv and sock_sendall complete once, whichever allocation fails"
   });
 }
 
-TEST_CASE("sock_connect and sock_accept complete once, whichever allocation fails", "[.red]") {
+TEST_CASE("sock_connect and sock_accept complete once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::EventLoop& loop = trial.loop();
     RawListener listener;
@@ -112,7 +112,7 @@ TEST_CASE("sock_connect and sock_accept complete once, whichever allocation fail
   });
 }
 
-TEST_CASE("sock_sendto and sock_recvfrom complete once, whichever allocation fails", "[.red]") {
+TEST_CASE("sock_sendto and sock_recvfrom complete once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     pawl::EventLoop& loop = trial.loop();
     const pawl::UniqueFd ours = bound_socket(SOCK_DGRAM);
@@ -148,7 +148,7 @@ TEST_CASE("sock_sendto and sock_recvfrom complete once, whichever allocation fai
   });
 }
 
-TEST_CASE("Operations whose loop goes leave nothing, whichever allocation fails", "[.red]") {
+TEST_CASE("Operations whose loop goes leave nothing, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     const SocketPair pair;
     make_blocking(pair.ours.get(), false);

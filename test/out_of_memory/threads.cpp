@@ -43,8 +43,7 @@ pawl::ChildProcessOptions command(const char* text) {
 
 }  // namespace
 
-TEST_CASE("Jobs that a loop accepted are done once, whichever allocation fails",
-          "[threads][.red]") {
+TEST_CASE("Jobs that a loop accepted are done once, whichever allocation fails", "[threads]") {
   each_allocation_fails([](Trial& trial) {
     trial.set_patience(20ms);
     EventLoop& loop = trial.loop();
@@ -70,7 +69,7 @@ TEST_CASE("Jobs that a loop accepted are done once, whichever allocation fails",
   });
 }
 
-TEST_CASE("Jobs that a pool accepted run once, whichever allocation fails", "[threads][.red]") {
+TEST_CASE("Jobs that a pool accepted run once, whichever allocation fails", "[threads]") {
   each_allocation_fails([](Trial& trial) {
     std::unique_ptr<ThreadPool> pool;
     trial.insist([&] { pool = std::make_unique<ThreadPool>(2); });
@@ -107,7 +106,7 @@ TEST_CASE("A group of loops is made or isn't, whichever allocation fails", "[thr
   });
 }
 
-TEST_CASE("A child that was started tells of its end once, whichever allocation fails", "[.red]") {
+TEST_CASE("A child that was started tells of its end once, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     trial.set_patience(300ms);
     EventLoop& loop = trial.loop();
@@ -136,7 +135,7 @@ TEST_CASE("A child that was started tells of its end once, whichever allocation 
   });
 }
 
-TEST_CASE("A child that is let go is reaped, whichever allocation fails", "[.red]") {
+TEST_CASE("A child that is let go is reaped, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     trial.set_patience(300ms);
     EventLoop& loop = trial.loop();

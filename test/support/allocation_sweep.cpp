@@ -12,6 +12,7 @@
 #include <cstring>
 #include <exception>
 #include <optional>
+#include <string_view>
 
 #include "support/open_fds.hpp"
 #include "support/virtual_clock.hpp"
@@ -26,6 +27,7 @@ extern "C" __attribute__((weak)) void __sanitizer_print_stack_trace();
 
 namespace {
 
+constexpr Clock::duration longest_scenario = std::chrono::seconds(2);
 constexpr Clock::duration longest_idle = std::chrono::seconds(5);
 
 /// Says which allocation it was when the library ends the program.
@@ -82,6 +84,16 @@ bool try_once(const std::function<void(Trial&)>& scenario, long nth) {
   const std::size_t fds = open_fd_count();
   if (fds != before.fds) FAIL_CHECK("allocation " << nth << ": descriptors left behind");
   return has_failed;
+}
+
+/// One after the other, unless that would take too long: then so many at a time that it doesn't.
+long step(long nth, long count, Clock::time_point begun) {
+  const char* wanted = std::getenv("PAWL_SWEEP");
+  if (nth < 2 || (wanted != nullptr && std::string_view(wanted) == "whole")) return 1;
+  const Clock::duration spent = Clock::now() - begun;
+  const Clock::duration left = std::max(longest_scenario - spent, Clock::duration(1));
+  const Clock::duration still_wanted = spent / (nth + 1) * std::max(count - nth, 1L);
+  return std::clamp<long>(still_wanted / left + 1, 1, std::max(count / 10, 1L));
 }
 
 }  // namespace
@@ -202,7 +214,8 @@ void each_allocation_fails(const std::function<void(Trial&)>& scenario) {
     try_once(scenario, std::atol(only));
     return;
   }
-  for (long nth = 0; try_once(scenario, nth); ++nth) {
+  const Clock::time_point begun = Clock::now();
+  for (long nth = 0; try_once(scenario, nth); nth += step(nth, count, begun)) {
     if (nth > 10 * count + 1000) FAIL("each failure is followed by more allocations");
   }
 }

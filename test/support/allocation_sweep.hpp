@@ -126,6 +126,7 @@ class Trial {
 /// left behind: no memory, no descriptor. A scenario checks what its objects promise, and leaves
 /// out what `Trial::has_failed()` excuses.
 ///
+/// A scenario that would take more than two seconds skips some, unless PAWL_SWEEP=whole.
 /// PAWL_SWEEP_ONLY=7 makes the seventh (from 0) fail and none else, PAWL_SWEEP_TRACE=1 prints where
 /// that was asked for.
 void each_allocation_fails(const std::function<void(Trial&)>& scenario);

@@ -267,7 +267,8 @@ class PAWL_API Connection final : private IoHandler {
   void introduce(Function<void(Connection&)>& on_connection);
   void on_dialed(std::error_code error, int fd, const Endpoint& peer);
   void end_dial();
-  std::error_code start(int fd, Endpoint peer);
+  std::error_code start_with(int fd, const Endpoint& peer);
+  std::error_code start(int fd);
 
   // What the loop calls
   void on_ready(Interest events) override;
@@ -301,6 +302,8 @@ class PAWL_API Connection final : private IoHandler {
   bool take_received(SystemResult result, const char* buffer);
   void read_more(int reads);
   void on_no_input(SystemResult result);
+  template <typename Work>
+  bool has_memory(Work work);
   bool receive_with_fds(SystemResult& result);
   bool take_input(std::string_view bytes);
   void call_data(Frame& frame, std::string_view bytes);

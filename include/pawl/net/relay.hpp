@@ -20,6 +20,7 @@ class Connection;
 ///
 /// Owns:    neither. It takes over `on_data`, `on_drained`, `on_eof` and `on_closed` of both.
 ///          Either may be destroyed at any time, in `done` too: the other is aborted then.
+/// Fails:   throws `std::bad_alloc` alone, and has aborted both then.
 /// Threads: that of the loop, which both must have.
 /// Calls:   `done` once, from the loop, when both are DONE or gone, with the first error.
 PAWL_API void relay(Connection& a, Connection& b, Function<void(std::error_code)> done = {});
