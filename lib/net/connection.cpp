@@ -271,8 +271,8 @@ void Connection::tell_closed() {
 
 void Connection::defer() {
   if (is_deferred_) return;
-  is_deferred_ = true;
   deferred_ = loop_.call_soon([this] { on_deferred(); }, place_);
+  is_deferred_ = true;
 }
 
 void Connection::on_deferred() {

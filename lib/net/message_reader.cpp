@@ -117,8 +117,13 @@ void MessageReader::pause() {
 
 void MessageReader::resume() {
   if (!std::exchange(state_->is_paused, false)) return;
+  try {
+    state_->schedule();
+  } catch (...) {  // out of memory
+    state_->is_paused = true;
+    throw;
+  }
   if (state_->connection != nullptr && !state_->is_holding) state_->connection->resume_reading();
-  state_->schedule();
 }
 
 std::string_view MessageReader::partial() const { return state_->parser.partial(); }
