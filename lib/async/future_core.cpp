@@ -6,6 +6,7 @@
 #include <string>
 
 #include "async/future_hub.hpp"
+#include "loop/loop_parts.hpp"
 #include "pawl/async/cancelled_error.hpp"
 #include "pawl/async/promise.hpp"
 
@@ -90,7 +91,7 @@ void FutureCore::run_waiters() {
     return waiter.on_done(*this);
   }
   Batch batch(*this);
-  while (!batch.waiters.is_alone()) {
+  while (!batch.waiters.is_alone() && !hub_.loop().parts().is_forked_child()) {
     FutureWaiter& waiter = static_cast<FutureWaiter&>(*batch.waiters.next);
     waiter.stop_waiting();
     waiter.on_done(*this);

@@ -14,6 +14,7 @@
 #include "net/connection_frame.hpp"
 #include "net/dialer.hpp"
 #include "net/output_cork.hpp"
+#include "net/shared_socket.hpp"
 #include "net/socket_address.hpp"
 #include "net/socket_settings.hpp"
 #include "pawl/net/server.hpp"
@@ -233,6 +234,7 @@ void Connection::leave_frame_after(SystemResult sent) {
 
 /// The same, when everything has been sent that could be.
 void Connection::end_frame() {
+  if (parts_.is_forked_child()) return;
   if (state() == ConnectionState::done) return tell_closed();
   update_interest();
 }
@@ -240,6 +242,7 @@ void Connection::end_frame() {
 /// What was written leaves before the loop polls: others may read until then.
 void Connection::leave_by_exception() {
   frame_ = nullptr;
+  if (parts_.is_forked_child()) return;
   or_lose_output([this] {
     output_.leave_read_buffer(parts_.scratch);
     follow_peer();

@@ -12,6 +12,7 @@
 #include "net/connection_frame.hpp"
 #include "net/dialer.hpp"
 #include "net/output_cork.hpp"
+#include "net/shared_socket.hpp"
 #include "pawl/net/connection.hpp"
 #include "pawl/system/system.hpp"
 
@@ -175,14 +176,13 @@ bool Connection::is_cut(std::error_code error) {
 
 /// The one way out for a socket, but for `release`.
 void Connection::end_socket(SocketEnd how) {
-  if (how == SocketEnd::reset) {
+  const bool is_ours = !parts_.is_forked_child();  // else the parent goes on with it
+  if (is_ours && how == SocketEnd::reset) {
     const linger reset{1, 0};  // socket(7): a close with a linger of 0 seconds resets
-    const SystemResult set =
-        loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    const sockaddr nobody{AF_UNSPEC, {}};  // the other way
-    if (!set.ok()) loop_.system().connect(fd_, &nobody, sizeof nobody);
+    loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
   }
   loop_.remove_handler(fd_);
+  if (is_ours && parts_.has_forked()) end_for_all_holders(loop_.system(), fd_, how);
   loop_.system().close(std::exchange(fd_, -1));
 }
 

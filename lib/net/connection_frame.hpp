@@ -29,7 +29,8 @@ inline void Connection::step(ConnectionEvent event) {
 }
 
 inline bool Connection::wants_input() const {
-  return !unusual_.is_paused && !unusual_.has_peer_ended && state() != ConnectionState::done;
+  return !parts_.is_forked_child() && !unusual_.is_paused && !unusual_.has_peer_ended &&
+         state() != ConnectionState::done;
 }
 
 inline bool Connection::can_write() const {
@@ -105,13 +106,14 @@ inline void Connection::in_frame(Body body) {
     throw;
   }
   if (__builtin_expect(frame.has_news, false) && frame.settle()) return;
-  if (!has_usual_output()) return leave_frame();
+  if (!has_usual_output() || parts_.is_forked_child()) return leave_frame();
   flush_usual();
 }
 
 /// Calls user code from inside a frame. False when the connection was destroyed.
 template <typename... Arguments>
 bool Connection::call(Function<void(Connection&, Arguments...)>& member, Arguments... arguments) {
+  if (parts_.is_forked_child()) return true;  // what follows is the parent's alone
   return call_in_frame(*this, *frame_, member, std::forward<Arguments>(arguments)...);
 }
 

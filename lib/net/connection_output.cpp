@@ -219,7 +219,7 @@ void Connection::send_queued() {
 }
 
 void Connection::flush_output() {
-  if (fd_ < 0) return;
+  if (fd_ < 0 || parts_.is_forked_child()) return;
   if (!send_corked()) send_queued();
   end_flush();
 }

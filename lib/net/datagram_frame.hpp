@@ -54,6 +54,7 @@ void DatagramSocket::in_frame(Body body) {
 template <typename... Arguments>
 bool DatagramSocket::call(Function<void(DatagramSocket&, Arguments...)>& member,
                           Arguments... arguments) {
+  if (loop_.parts().is_forked_child()) return true;  // what follows is the parent's alone
   return call_in_frame(*this, *frame_, member, std::forward<Arguments>(arguments)...);
 }
 

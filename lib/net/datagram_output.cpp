@@ -112,7 +112,7 @@ void DatagramSocket::on_pass_end() {
 /// `is_writable`: the kernel has just said that there is room.
 void DatagramSocket::flush(bool is_writable) {
   needs_flush_ = false;
-  if (fd_ < 0 || is_send_paused_) return;
+  if (fd_ < 0 || is_send_paused_ || loop_.parts().is_forked_child()) return;
   bool is_stuck = is_writable;
   int suspected = 0;  // the error of a send that may have been an earlier datagram's
   for (int i = 0; i < sends_per_wakeup && !queue_->empty(); ++i) {

@@ -16,7 +16,9 @@
 #include <system_error>
 #include <utility>
 
+#include "loop/loop_parts.hpp"
 #include "net/connect_result.hpp"
+#include "net/shared_socket.hpp"
 #include "net/socket_address.hpp"
 #include "net/socket_settings.hpp"
 #include "pawl/system/system.hpp"
@@ -64,6 +66,10 @@ class Dialer::Attempt final : public IoHandler {
   ~Attempt() {
     if (fd_ < 0) return;
     loop().remove_handler(fd_);
+    const LoopParts& parts = loop().parts();
+    if (parts.has_forked() && !parts.is_forked_child()) {
+      end_for_all_holders(system(), fd_, SocketEnd::reset);
+    }
     system().close(fd_);
   }
 

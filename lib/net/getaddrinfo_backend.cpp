@@ -22,6 +22,8 @@
 #include <thread>
 #include <utility>
 
+#include "loop/leak.hpp"
+#include "loop/loop_parts.hpp"
 #include "net/address_order.hpp"
 #include "net/resolver_backend.hpp"
 #include "pawl/core/error.hpp"
@@ -166,6 +168,11 @@ class GetaddrinfoBackend final : public ResolverBackend {
 
   ~GetaddrinfoBackend() override {
     shared_->on_answers = nullptr;
+    // In a forked child there are no threads, and who held the lock never gives it back.
+    if (loop_.parts().is_forked_child()) {
+      leak(shared_);
+      return;
+    }
     Questions unasked;
     {
       const std::lock_guard<std::mutex> lock(shared_->mutex);
@@ -193,6 +200,7 @@ class GetaddrinfoBackend final : public ResolverBackend {
 
   void abandon(std::uint64_t id) noexcept override {
     pending_.erase(id);
+    if (loop_.parts().is_forked_child()) return;
     Questions unasked;
     const std::lock_guard<std::mutex> lock(shared_->mutex);
     for (Shared::Lane& lane : shared_->lanes) {

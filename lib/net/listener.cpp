@@ -56,6 +56,7 @@ Listener::Listener(EventLoop& loop, UniqueFd socket, AcceptCallback on_accept,
                    ListenerOptions options, Place place)
     : Listener(loop, std::move(on_accept), std::move(options), place) {
   fd_ = std::move(socket);
+  is_taken_over_ = true;
   System& system = loop.system();
   int listens = 0;
   unsigned bytes = sizeof listens;
@@ -114,7 +115,9 @@ void Listener::watch() {
 }
 
 Listener::~Listener() {
-  if (fd_) loop_.remove_handler(fd_.get());
+  if (!fd_) return;
+  loop_.remove_handler(fd_.get());
+  if (!is_taken_over_) stop_for_all_holders();
 }
 
 void Listener::on_exhausted(Function<void(std::error_code)> callback) {
@@ -147,7 +150,7 @@ void Listener::on_ready(Interest events) {
   for (std::size_t i = 0; i < batch; ++i) {
     const bool goes_on = accept_one(*on_accept);
     const bool is_destroyed = on_accept.use_count() == 1;  // by the callback
-    if (is_destroyed || !goes_on || !accepts()) return;
+    if (is_destroyed || !goes_on || !accepts() || loop_.parts().is_forked_child()) return;
     if (state() == ListenerState::draining && --left_ == 0) return finish();
   }
 }
@@ -261,8 +264,15 @@ void Listener::end(ListenerEvent event) {
   grace_.cancel();
   if (fd_) loop_.remove_handler(fd_.get());
   file_.reset();  // first: once nobody listens, the path is a successor's to take
+  if (fd_ && !is_taken_over_) stop_for_all_holders();
   fd_.reset();
   if (on_drained_) on_drained_();
+}
+
+/// Nobody is to wait in the backlog of a copy that a forked child holds.
+void Listener::stop_for_all_holders() {
+  const LoopParts& parts = loop_.parts();
+  if (parts.has_forked() && !parts.is_forked_child()) loop_.system().shutdown(fd_.get(), SHUT_RDWR);
 }
 
 // State

@@ -132,7 +132,7 @@ std::string_view MessageReader::partial() const { return state_->parser.partial(
 template <typename... Arguments>
 void MessageReader::State::call(Function<void(Connection&, Arguments...)>& member,
                                 Arguments... arguments) {
-  if (!member) return;
+  if (!member || connection->loop().parts().is_forked_child()) return;
   struct Return {
     State& state;
     Function<void(Connection&, Arguments...)>& member;

@@ -36,6 +36,7 @@ SystemResult UnixSocketFile::bind(System& system, int fd, int type, const Endpoi
   }
   system_ = &system;
   path_ = std::move(path);
+  process_ = system.process_id().value;
   inode_ = system.socket_inode(path_.c_str()).value;
   return bound;
 }
@@ -53,6 +54,7 @@ bool UnixSocketFile::is_stale(System& system, int type, const Endpoint& endpoint
 void UnixSocketFile::remove() {
   if (system_ == nullptr) return;
   System& system = *std::exchange(system_, nullptr);
+  if (system.process_id().value != process_) return;  // a forked child: it is the parent's
   const SystemResult now = system.socket_inode(path_.c_str());
   if (now.ok() && now.value == inode_) system.unlink(path_.c_str());
 }

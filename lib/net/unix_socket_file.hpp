@@ -11,7 +11,7 @@
 namespace pawl {
 
 /// The file under which a bound Unix socket is found: unix(7). Removes it when it goes, unless
-/// another socket has taken its place.
+/// another socket has taken its place, or this is a forked child.
 class UnixSocketFile {
  public:
   UnixSocketFile() = default;
@@ -34,6 +34,7 @@ class UnixSocketFile {
   System* system_ = nullptr;  // null: there is no file
   std::string path_;
   std::int64_t inode_ = 0;
+  std::int64_t process_ = 0;  // that bound it
 };
 
 }  // namespace pawl

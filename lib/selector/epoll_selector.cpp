@@ -26,6 +26,7 @@
 #include "pawl/core/unique_fd.hpp"
 #include "selector/backends.hpp"
 #include "selector/timespec.hpp"
+#include "system/fork_count.hpp"
 
 namespace pawl {
 namespace {
@@ -89,7 +90,10 @@ class EpollSelector final : public Selector {
   }
 
   int change(int fd, Interest from, Interest to) override {
-    if (!is_watched(fd)) return 0;
+    if (!is_watched(fd)) {
+      if (fork_count() != forks_before_) take_out_shared(fd);
+      return 0;
+    }
     if (static_cast<std::size_t>(fd) >= in_kernel_.size()) {
       in_kernel_.resize(static_cast<std::size_t>(fd_limit()));
     }
@@ -190,6 +194,13 @@ class EpollSelector final : public Selector {
     return ::epoll_wait(epoll_.get(), events_.data(), size, to_milliseconds(*timeout));
   }
 
+  /// What is removed goes from the set by being closed, but for what a forked child has a copy of.
+  void take_out_shared(int fd) {
+    const bool is_known = static_cast<std::size_t>(fd) < in_kernel_.size() &&
+                          in_kernel_[static_cast<std::size_t>(fd)].events != nothing;
+    if (is_known) take_out(fd);
+  }
+
   /// False when `fd` doesn't name the file that is in the set any more.
   bool take_out(int fd) {
     InKernel& known = in_kernel_[static_cast<std::size_t>(fd)];
@@ -243,6 +254,7 @@ class EpollSelector final : public Selector {
   std::array<epoll_event, 512> events_{};
   bool has_ghosts_ = false;  // true exactly when an event came from a file that has no number here
   bool has_pwait2_ = true;
+  const std::uint64_t forks_before_ = fork_count();
 };
 
 }  // namespace

@@ -50,6 +50,11 @@ struct LoopOptions {
 ///
 /// Owns:     the selector, every pending callback and the threads of `run_in_executor`. No
 ///           descriptor that a user registered.
+/// Fork:     in a forked child it is dead, and so is what belongs to it: destroying it there frees
+///           memory and closes the child's numbers, and does nothing else. A pass in which a
+///           callback forked ends in the child after that callback: `run()` returns when it called
+///           `stop()`, and throws `std::logic_error` otherwise. Watched signals act there as if
+///           they never had been.
 /// Threads:  one; only `call_soon_threadsafe`, `stop` and `mailbox()` may be used from others. In
 ///           debug mode another call from a wrong thread, while the loop runs, is reported and
 ///           refused: with `Errc::wrong_thread`, or a `std::logic_error` where no error is

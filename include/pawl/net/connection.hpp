@@ -38,6 +38,7 @@ class RelaySide;
 class Resolver;
 class Server;
 struct LoopParts;
+enum class SocketEnd : std::uint8_t;
 struct SystemResult;
 
 /// What a connection is made with. Durations of 0 are no limit.
@@ -76,6 +77,8 @@ struct ConnectionOptions : SocketOptions {
 ///           has no reset, so its peer gets what the kernel had taken, and then an end.
 ///           A peer that has gone is noticed in each state, also while reading is paused or after
 ///           its end was read; what is unread then waits for `resume_reading`.
+/// Fork:     dead in a forked child: destroying it there closes the child's number, and nothing
+///           reaches the peer. The parent's goes on, and ends as if there were no child.
 /// Fails:    by `on_closed(error)`; `describe()` tells operation, peer and state in words.
 class PAWL_API Connection final : private IoHandler {
  public:
@@ -209,12 +212,6 @@ class PAWL_API Connection final : private IoHandler {
 
   /// How far this side's stream is.
   enum class Output : std::uint8_t { open, finishing, finished, failed };
-
-  /// How a socket is given up.
-  enum class SocketEnd : std::uint8_t {
-    in_order,  // what the kernel has is still delivered, and then the end (FIN)
-    reset,     // nothing of it (RST): the peer must not take a part for the whole
-  };
 
   using DataCallback = Function<void(Connection&, std::string_view)>;
 

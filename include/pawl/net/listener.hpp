@@ -39,7 +39,9 @@ struct ListenerOptions : SocketOptions {
 /// Owns:     its socket, and the file of a Unix socket, which goes with it. A socket file that
 ///           nobody listens at any more is replaced; of several processes that find one at once one
 ///           listens, and the others get address_in_use. Destroying it, from its own callback too,
-///           stops listening.
+///           stops listening; in a forked child it leaves socket and file to the parent. Once the
+///           process has forked, closing stops it for the child's copies too, unless the socket was
+///           taken over: others may listen with that one on purpose.
 /// Threads:  the loop's. The loop must outlive it.
 /// Promises: a flood of connections doesn't starve the loop (accept_budget). When accepting fails
 ///           for want of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM), because somebody
@@ -98,6 +100,7 @@ class PAWL_API Listener final : private IoHandler {
   bool accept_one(AcceptCallback& on_accept);
   void on_no_room(int error);
   bool does_listen() const;
+  void stop_for_all_holders();
   std::size_t waiting() const;
   void fail(int error);
   void finish();
@@ -116,8 +119,9 @@ class PAWL_API Listener final : private IoHandler {
   UniqueFd fd_;
   std::unique_ptr<UnixSocketFile> file_;
   Endpoint local_;
-  bool is_told_ = false;   // true exactly from on_exhausted to the next accept
-  std::size_t batch_ = 1;  // accepts in this wake-up; grows while they come without a pause
+  bool is_taken_over_ = false;  // true exactly when others may listen with the same socket
+  bool is_told_ = false;        // true exactly from on_exhausted to the next accept
+  std::size_t batch_ = 1;       // accepts in this wake-up; grows while they come without a pause
   std::uint64_t last_pass_ = 0;
   unsigned skipped_ = 0;  // errors of connections since the last one without
   std::size_t left_ = 0;  // draining: so many more at most
