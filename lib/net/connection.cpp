@@ -21,7 +21,6 @@
 #include "pawl/system/system.hpp"
 
 namespace pawl {
-
 std::string_view to_string(ConnectionState state) { return connection_table.name(state); }
 
 // Making and becoming connected
@@ -68,11 +67,11 @@ std::unique_ptr<Connection> Connection::connect(EventLoop& loop, const Endpoint&
 std::unique_ptr<Connection> Connection::adopt(EventLoop& loop, UniqueFd socket,
                                               ConnectionOptions options, Place place) {
   auto connection = make(loop, std::move(options), place);
-  SocketAddress peer;
-  loop.system().getpeername(socket.get(), peer.get(), peer.bytes_pointer());
-  connection->peer_ = peer.endpoint();
-  SettingResult result = apply_settings(loop.system(), socket.get(), *connection->options_,
-                                        connection->peer_.family());
+  Endpoint& peer = connection->peer_;
+  SettingResult result = prepare_stream(loop.system(), socket.get(), peer);
+  if (!result.error) {
+    result = apply_settings(loop.system(), socket.get(), *connection->options_, peer.family());
+  }
   if (!result.error) result = {connection->start(socket.release()), "adopt"};
   if (result.error) connection->end(result.error, result.phase);
   return connection;
@@ -181,7 +180,17 @@ void Connection::on_fds(Function<void(Connection&, std::vector<UniqueFd>)> callb
 }
 
 void Connection::on_data(Function<void(Connection&, std::string_view)> callback) {
-  auto fresh = callback ? std::make_unique<DataCallback>(std::move(callback)) : nullptr;
+  if (!callback) callback = [](Connection&, std::string_view) {};
+  const bool is_first = on_data_ == nullptr;
+  swap_data_callback(std::make_unique<DataCallback>(std::move(callback)));
+  is_unheard_ = false;
+  if (is_first && fd_ >= 0) read_again();
+}
+
+/// It is as if none had been set.
+void Connection::forget_data_callback() { swap_data_callback(nullptr); }
+
+void Connection::swap_data_callback(std::unique_ptr<DataCallback> fresh) {
   std::swap(on_data_, fresh);
   const bool is_running = frame_ != nullptr && frame_->running == fresh.get();
   if (is_running && fresh != nullptr) frame_->keep(std::move(fresh));
@@ -235,8 +244,8 @@ void Connection::leave_frame_after(SystemResult sent) {
 /// The same, when everything has been sent that could be.
 void Connection::end_frame() {
   if (parts_.is_forked_child()) return;
-  if (state() == ConnectionState::done) return tell_closed();
-  update_interest();
+  if (state() != ConnectionState::done) return update_interest();
+  is_drained_ ? defer() : tell_closed();  // on_closed is the last
 }
 
 /// What was written leaves before the loop polls: others may read until then.
@@ -282,7 +291,7 @@ void Connection::on_deferred() {
   is_deferred_ = false;
   in_frame([this](Frame&) {
     if (rare_ != nullptr && !deliver_unread()) return;
-    if (!std::exchange(is_drained_, false) || state() == ConnectionState::done) return;
+    if (!std::exchange(is_drained_, false)) return;
     if (rare_ != nullptr && !unusual_.is_congested) call(rare_->drained);  // else it comes later
   });
 }
@@ -305,12 +314,16 @@ void Connection::change_interest(Interest wanted) {
 TimePoint Connection::deadline() const {
   if (unusual_.is_closing) return closing_deadline();
   switch (state()) {
-    case ConnectionState::sending:
+    case ConnectionState::sending: {
       // What the kernel hasn't refused yet is about to be sent.
-      if (!has(interest_, Interest::write) && unusual_.output_side != Output::failed) break;
+      const bool is_refused = has(interest_, Interest::write) || is_short_;
+      if (!is_refused && unusual_.output_side != Output::failed) break;
       return deadline_after(last_output_, options_->write_timeout);
+    }
     case ConnectionState::receiving:
-      return deadline_after(std::max(last_input_, last_output_), options_->idle_timeout);
+      if (unusual_.is_paused || is_unheard_) break;  // it isn't the peer that is waited for
+      return deadline_after(std::max({last_input_, last_output_, peers_turn_}),
+                            options_->idle_timeout);
     default: break;
   }
   return TimePoint::max();
@@ -321,20 +334,50 @@ TimePoint Connection::deadline() const {
 void Connection::arm_timer() {
   const TimePoint when = deadline();
   if (when == TimePoint::max() || (has_timer_ && timer_.when() <= when)) return;
-  timer_.cancel();
-  has_timer_ = true;
-  timer_ = loop_.call_at(
-      when, [this] { on_timer(); }, place_);
+  set_timer(when);
 }
 
+void Connection::set_timer(TimePoint when) {
+  const TimerHandle fresh = loop_.call_at(
+      when, [this] { on_timer(); }, place_);
+  timer_.cancel();
+  timer_ = fresh;
+  has_timer_ = true;
+}
+
+/// The loop may have stood still, and then it hasn't heard yet of all that the peer did: before
+/// that is judged, what the kernel has for us and takes from us is looked at.
 void Connection::on_timer() {
   has_timer_ = false;
-  if (deadline() > loop_.pass_time() && !has_dropped_enough()) return arm_timer();
-  in_frame([this](Frame&) {
-    if (unusual_.is_closing) return on_closing_timer();
-    const bool is_idle = state() == ConnectionState::receiving;
-    end_by_timer(is_idle ? CloseReason::idle_timeout : CloseReason::write_timeout);
+  const bool has_to_look = is_short_ || unusual_.is_closing;
+  if (!has_to_look && deadline() > loop_.pass_time()) return arm_timer();
+  in_frame([this](Frame& frame) {
+    // Whatever comes out of the look, the usual way of a message doesn't set it.
+    if (has_idle_timeout_) set_timer(add_saturated(loop_.pass_time(), options_->idle_timeout));
+    const std::uint64_t before = bytes_received_ + bytes_sent_;
+    look_again();
+    if (frame.is_destroyed) return;
+    follow_peer();
+    judge(bytes_received_ + bytes_sent_ != before);
   });
+}
+
+void Connection::look_again() {
+  if (fd_ < 0) return;
+  if (output_.empty()) {
+    is_short_ = false;
+  } else {
+    offer_output();
+  }
+  if (wants_input()) read_input();
+}
+
+void Connection::judge(bool has_moved) {
+  if (state() == ConnectionState::done) return;
+  if (unusual_.is_closing) return judge_closing(has_moved);
+  if (deadline() > loop_.pass_time()) return arm_timer();
+  const bool is_idle = state() == ConnectionState::receiving;
+  end_by_timer(is_idle ? CloseReason::idle_timeout : CloseReason::write_timeout);
 }
 
 }  // namespace pawl

@@ -21,6 +21,7 @@ namespace {
 
 constexpr std::uint32_t enough_dropped = 1024 * 1024;  // bytes of input after close()
 constexpr Duration look_interval = std::chrono::milliseconds(100);
+constexpr Duration standstill = std::chrono::milliseconds(10);  // later than a loop's timers are
 
 CloseReason reason_of(std::error_code error) {
   if (!error) return CloseReason::clean;
@@ -58,11 +59,11 @@ void Connection::shutdown() {
 void Connection::close() {
   if (state() == ConnectionState::done || unusual_.is_closing) return;
   unusual_.is_closing = true;
-  unusual_.is_paused = false;
+  unusual_.is_paused = is_unheard_ = false;
   if (rare_ != nullptr) rare_->unread.clear();  // input that is dropped, as what still comes
   if (unusual_.output_side == Output::open) unusual_.output_side = Output::finishing;
   if (state() == ConnectionState::connecting && output_.empty()) return end({}, "close");
-  close_started_ = loop_.time();
+  peers_turn_ = loop_.time();
   if (fd_ < 0) arm_timer();  // flushing does it otherwise, unless that ends the connection
   request_flush();
 }
@@ -76,6 +77,7 @@ void Connection::end(std::error_code error, std::string_view operation) {
 
 void Connection::end_by_timer(CloseReason reason) {
   if (unusual_.output_side == Output::failed) return end_by_input({}, ended_by_);
+  if (is_short_) return end(system_error_code(output_error_), "send");
   end(reason, Errc::timed_out, to_string(reason));
 }
 
@@ -89,6 +91,7 @@ void Connection::end(CloseReason reason, std::error_code error, std::string_view
   step(error ? ConnectionEvent::failed : ConnectionEvent::closed);
   output_.clear(parts_.scratch);
   unusual_.is_congested = false;
+  if (error || reason == CloseReason::released) is_drained_ = false;  // on_closed tells enough
   timer_.cancel();
   end_dial();
   if (fd_ >= 0) end_socket(is_cut(error) ? SocketEnd::reset : SocketEnd::in_order);
@@ -122,14 +125,22 @@ void Connection::end_when_all_arrived() {
 
 /// When there is something to do, although nothing has come.
 TimePoint Connection::closing_deadline() const {
-  const TimePoint end = deadline_after(close_started_, options_->close_timeout);
+  const TimePoint end = deadline_after(peers_turn_, options_->close_timeout);
   return has_dropped_enough() ? std::min(end, parts_.pass_time + look_interval) : end;
 }
 
-void Connection::on_closing_timer() {
+/// `has_moved`: bytes went or came when it was looked at once more.
+void Connection::judge_closing(bool has_moved) {
   if (has_dropped_enough()) end_when_all_arrived();
   if (state() == ConnectionState::done) return;
-  if (deadline_after(close_started_, options_->close_timeout) > parts_.pass_time) return;
+  const TimePoint end_of_grace = deadline_after(peers_turn_, options_->close_timeout);
+  if (end_of_grace > parts_.pass_time) return arm_timer();
+  // The whole time is the peer's; but while the loop stood still, it couldn't use it.
+  const Duration late = parts_.pass_time - end_of_grace;
+  if (has_moved && late >= standstill) {
+    peers_turn_ += 2 * late;  // so much from now on
+    return arm_timer();
+  }
   const bool has_lost = unusual_.output_side == Output::failed || has_undelivered();
   end(CloseReason::close_timeout, has_lost ? make_error_code(Errc::unsent_data) : std::error_code(),
       "close timeout");

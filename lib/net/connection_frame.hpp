@@ -30,7 +30,7 @@ inline void Connection::step(ConnectionEvent event) {
 
 inline bool Connection::wants_input() const {
   return !parts_.is_forked_child() && !unusual_.is_paused && !unusual_.has_peer_ended &&
-         state() != ConnectionState::done;
+         !is_unheard_ && state() != ConnectionState::done;
 }
 
 inline bool Connection::can_write() const {
@@ -39,7 +39,8 @@ inline bool Connection::can_write() const {
 }
 
 inline Interest Connection::wanted_interest() const {
-  const bool writes = !output_.empty() || unusual_.output_side == Output::finishing;
+  const bool has_output = !output_.empty() || unusual_.output_side == Output::finishing;
+  const bool writes = has_output && !is_short_;
   return (wants_input() ? Interest::read : Interest::none) |
          (writes ? Interest::write : Interest::none);
 }

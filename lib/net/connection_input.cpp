@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Traps: the peer's end is reported again and again until the read interest is gone; descriptors
-// that came and are refused have to be closed, or they leak.
+// Traps: the peer's end is reported again and again until the read interest is gone, and so are
+// bytes that nobody reads yet; descriptors that came and are refused have to be closed, or they
+// leak.
+#include <sys/socket.h>
+#include <sys/uio.h>
+
 #include <cerrno>
 #include <new>
 #include <utility>
@@ -22,7 +26,6 @@ constexpr int reads_per_wakeup = 4;  // of a whole read buffer each
 /// Calls on_data where it is, which is the way of every byte: set anew or destroyed meanwhile, it
 /// stays in the frame.
 inline void Connection::call_data(Frame& frame, std::string_view bytes) {
-  if (on_data_ == nullptr) return;
   frame.running = on_data_.get();
   on_data_->call(*this, bytes);
 }
@@ -60,6 +63,7 @@ inline bool Connection::read_once() {
 
 /// The same as `read_input`, when nothing is out of the ordinary.
 inline void Connection::read_usual(Frame& frame) {
+  if (on_data_ == nullptr) return look_for_end();
   const std::int64_t received =
       parts_.stream_calls.recv(fd_, parts_.scratch.made_read_buffer(), Scratch::read_bytes);
   if (received <= 0) return on_no_input(StreamCalls::result_of(received));
@@ -75,12 +79,40 @@ void Connection::read_input() {
   read_more(reads_per_wakeup);
 }
 
+/// False until on_data is set.
+inline bool Connection::has_use_for_input() const {
+  return on_data_ != nullptr || unusual_.is_closing;
+}
+
 void Connection::read_more(int reads) {
   for (int i = 0; i < reads && wants_input(); ++i) {
+    if (!has_use_for_input()) return look_for_end();
     if (unusual_.has_special_input && !rare_->unread.empty()) return;  // comes first, in a pass
     or_lose_output([this] { output_.leave_read_buffer(parts_.scratch); });
     if (!read_once()) return;
   }
+}
+
+/// For who has no use for input: its end is told if nothing comes before it. Whatever does stays
+/// where it is, and isn't waited for any more, or it would be reported without end.
+void Connection::look_for_end() {
+  is_unheard_ = rare_ != nullptr && !rare_->unread.empty();
+  if (is_unheard_) return;
+  char byte = 0;
+  iovec piece{&byte, 1};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  const SystemResult peeked = parts_.system.recvmsg(fd_, &message, MSG_PEEK);
+  is_unheard_ = peeked.ok() && peeked.bytes() > 0;
+  if (!is_unheard_) on_no_input(peeked);
+}
+
+/// There is use for it now.
+void Connection::read_again() {
+  peers_turn_ = loop_.time();
+  if (frame_ == nullptr) request_flush();
+  if (rare_ != nullptr && !rare_->unread.empty()) defer();
 }
 
 bool Connection::read_special() {
@@ -136,6 +168,7 @@ bool Connection::receive_with_fds(SystemResult& result) {
 void Connection::on_peer_end() {
   unusual_.has_peer_ended = true;
   has_peer_ended_first_ = unusual_.output_side == Output::open;
+  if (!unusual_.is_closing) peers_turn_ = loop_.pass_time();  // that is news from the peer, too
   step(ConnectionEvent::peer_ended);
   if (unusual_.output_side == Output::failed) return end_by_input({}, "recv");
   if (!unusual_.is_closing && rare_ != nullptr) call(rare_->eof);
@@ -179,7 +212,7 @@ void Connection::follow_peer() {
 
 /// What came before the end, and was neither told nor dropped.
 bool Connection::has_unread_input() const {
-  if (unusual_.is_closing) return false;
+  if (unusual_.is_closing || is_unheard_) return false;  // nobody is to get it
   if (is_input_held_ || (rare_ != nullptr && !rare_->unread.empty())) return true;
   return !unusual_.has_peer_ended && parts_.system.unread_bytes(fd_).value > 0;
 }
@@ -200,7 +233,7 @@ void Connection::unread(std::string_view bytes) {
 /// What was given back comes before what is still with the kernel. False when the connection was
 /// destroyed, or has no use for input now.
 bool Connection::deliver_unread() {
-  if (rare_->unread.empty() || unusual_.is_paused) return true;
+  if (rare_->unread.empty() || unusual_.is_paused || on_data_ == nullptr) return true;
   if (state() == ConnectionState::done) return true;
   const std::string bytes = std::exchange(rare_->unread, {});
   return call_data(bytes);
@@ -212,9 +245,7 @@ void Connection::pause_reading() {
 }
 
 void Connection::resume_reading() {
-  if (!std::exchange(unusual_.is_paused, false)) return;
-  if (rare_ != nullptr && !rare_->unread.empty()) defer();
-  if (frame_ == nullptr) request_flush();
+  if (std::exchange(unusual_.is_paused, false)) read_again();
 }
 
 }  // namespace pawl

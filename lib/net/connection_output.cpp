@@ -26,6 +26,8 @@ constexpr int sends_per_wakeup = 16;  // of `pieces_per_send` each
 constexpr std::size_t pieces_per_send = 64;
 constexpr std::uint64_t longest_sendfile = 1024 * 1024;  // bytes, so that others have their turn
 constexpr std::size_t copy_bytes = 16 * 1024;
+constexpr std::size_t most_taken = 16 * 1024 * 1024;  // bytes that no kernel takes at once
+constexpr Duration retry_after = std::chrono::milliseconds(100);  // for want of memory, as accepts
 
 /// True exactly when it says nothing of the socket: sendfile(2) doesn't tell which side failed, and
 /// neither every kind of file nor every kind of socket can do it.
@@ -52,17 +54,60 @@ bool Connection::refuse_write() const {
   return false;
 }
 
-/// False, and dropped, when nothing can be written any more, or not that much.
-inline bool Connection::accepts_output(std::size_t bytes) {
+inline bool Connection::has_room(std::size_t bytes) const {
+  const std::size_t limit = options_->write_limit;
+  return bytes <= limit && output_.memory_bytes() <= limit - bytes;
+}
+
+/// False, and dropped, when nothing can be written any more, or not that much. `bytes` are those
+/// that are left to be kept.
+inline bool Connection::accepts_output(std::string_view& bytes) {
   if (!can_write()) return refuse_write();
-  if (bytes <= options_->write_limit - output_.memory_bytes()) return true;
-  end(CloseReason::limit, Errc::write_limit, "write");
-  unsent_bytes_ += bytes;
+  if (has_room(bytes.size())) return true;
+  offer(bytes);
+  if (!can_write()) return refuse_write();
+  if (has_room(bytes.size())) return true;
+  end_by_limit(bytes.size());
   return false;
 }
 
+/// Before there is too much, the kernel gets what it takes, and then of `bytes`, too.
+void Connection::offer(std::string_view& bytes) {
+  if (fd_ < 0 || parts_.is_forked_child()) return;
+  if (!output_.empty()) offer_output();
+  const bool is_next = output_.empty() && can_write() && !has_room(bytes.size());
+  if (!is_next || bytes.size() > options_->write_limit + most_taken) return;
+  const SystemResult sent = parts_.system.send(fd_, bytes.data(), bytes.size());
+  if (!sent.ok()) return stop_sending(sent.error);
+  note_sent(sent);
+  bytes.remove_prefix(sent.bytes());
+}
+
+void Connection::end_by_limit(std::size_t bytes) {
+  end(CloseReason::limit, Errc::write_limit, "write");
+  unsent_bytes_ += bytes;
+}
+
+/// For who can wait with the rest, which it returns. on_drained comes.
+std::string_view Connection::write_what_fits(std::string_view bytes) {
+  if (can_write() && !has_room(bytes.size())) offer(bytes);
+  if (!can_write()) {
+    refuse_write();
+    return {};
+  }
+  const std::size_t most =
+      std::max<std::size_t>(options_->write_limit, 1);  // or nothing would come
+  const std::size_t room = std::min(most - std::min(most, output_.memory_bytes()), bytes.size());
+  output_.append(bytes.substr(0, room), parts_.scratch);
+  after_write();
+  return bytes.substr(room);
+}
+
 inline void Connection::after_write() {
-  if (output_.empty()) return;
+  if (output_.empty()) {  // nothing, or the kernel has it already: on_drained tells
+    is_drain_due_ = true;
+    return request_flush();
+  }
   if (fd_ < 0) output_.settle(parts_.scratch);  // it is CONNECTING
   if (output_.memory_bytes() >= options_->high_water) unusual_.is_congested = true;
   is_drain_due_ = unusual_.is_followed;
@@ -91,14 +136,19 @@ void Connection::write_copied(std::string_view bytes) {
 }
 
 void Connection::write_unusual(std::string_view bytes) {
-  if (!accepts_output(bytes.size())) return;
+  if (!accepts_output(bytes)) return;
   output_.append(bytes, parts_.scratch);
   after_write();
 }
 
 void Connection::write(std::string&& bytes) {
-  if (!accepts_output(bytes.size())) return;
-  output_.append(std::move(bytes), parts_.scratch);
+  std::string_view left = bytes;
+  if (!accepts_output(left)) return;
+  if (left.size() == bytes.size()) {
+    output_.append(std::move(bytes), parts_.scratch);
+  } else {
+    output_.append(left, parts_.scratch);
+  }
   after_write();
 }
 
@@ -121,8 +171,16 @@ void Connection::write_fds(std::string_view bytes, std::vector<UniqueFd> fds) {
   if (state() != ConnectionState::done && !is_unix()) {
     throw std::logic_error("Connection::write_fds: no Unix socket: " + describe());
   }
-  if (!accepts_output(bytes.size())) return;
+  if (can_write() && fd_ >= 0 && !has_room(bytes.size())) offer_output();
+  if (!can_write()) {
+    refuse_write();
+    return;
+  }
+  const bool has_room_for_it = has_room(bytes.size());
+  if (!has_room_for_it && (fd_ < 0 || !output_.empty())) return end_by_limit(bytes.size());
   output_.append_fds(bytes, std::move(fds), parts_.scratch);
+  if (!has_room_for_it) offer_output();  // the bytes can't go before the descriptors
+  if (can_write() && !has_room(0)) return end_by_limit(0);
   after_write();
 }
 
@@ -148,11 +206,15 @@ int Connection::send_some() {
   const Sent sent = send_first();
   if (state() == ConnectionState::done) return 0;  // by the file
   if (!sent.result.ok()) return sent.result.error;
-  // Outside of a wake-up, the last pass may have been long ago.
-  if (sent.result.bytes() > 0) last_output_ = frame_ != nullptr ? parts_.pass_time : loop_.time();
-  bytes_sent_ += sent.result.bytes();
+  if (sent.result.bytes() > 0) note_sent(sent.result);
   output_.consume(sent.result.bytes(), parts_.scratch);
   return sent.result.bytes() < sent.wanted ? EAGAIN : 0;
+}
+
+inline void Connection::note_sent(SystemResult sent) {
+  // Outside of a wake-up, the last pass may have been long ago.
+  last_output_ = frame_ != nullptr ? parts_.pass_time : loop_.time();
+  bytes_sent_ += sent.bytes();
 }
 
 Connection::Sent Connection::send_first() {
@@ -197,29 +259,43 @@ inline bool Connection::send_corked() {
 
 void Connection::take_sent(SystemResult sent) {
   if (!sent.ok()) return stop_sending(sent.error);
-  last_output_ = frame_ != nullptr ? parts_.pass_time : loop_.time();
-  bytes_sent_ += sent.bytes();
+  note_sent(sent);
   or_lose_output([&] { output_.consume(sent.bytes(), parts_.scratch); });
 }
 
 /// Until it is writable again; or for ever, which reading makes known.
 void Connection::stop_sending(int error) {
-  // Memory that is short now may be there when the socket is writable again. EINPROGRESS is Fast
-  // Open's, when the SYN took nothing along: tcp(7).
-  const bool is_full =
-      error == EAGAIN || error == ENOBUFS || error == ENOMEM || error == EINPROGRESS;
+  const bool is_short = error == ENOBUFS || error == ENOMEM;
+  if (is_short) wait_for_memory(error);
+  is_short_ = is_short;
+  // EINPROGRESS is Fast Open's, when the SYN took nothing along: tcp(7).
+  const bool is_full = is_short || error == EAGAIN || error == EINPROGRESS;
   if (!is_full) fail_output(error);
   or_lose_output([this] { output_.settle(parts_.scratch); });
+}
+
+/// The socket counts as writable meanwhile, so that asking would be all that the loop does.
+void Connection::wait_for_memory(int error) {
+  const TimePoint now = loop_.time();
+  const TimePoint retry = add_saturated(now, retry_after);
+  if (!has_timer_ || timer_.when() > retry) set_timer(retry);
+  if (!is_short_ && !has(interest_, Interest::write)) last_output_ = now;
+  output_error_ = error;
 }
 
 void Connection::send_queued() {
   for (int i = 0; i < sends_per_wakeup && !output_.empty(); ++i) {
     if (const int error = send_some()) return stop_sending(error);
   }
+  is_short_ = false;
 }
 
 void Connection::flush_output() {
-  if (fd_ < 0 || parts_.is_forked_child()) return;
+  if (fd_ >= 0 && !is_short_) offer_output();
+}
+
+void Connection::offer_output() {
+  if (parts_.is_forked_child()) return;
   if (!send_corked()) send_queued();
   end_flush();
 }
@@ -297,6 +373,7 @@ void Connection::fail_output(int error, std::string_view operation) {
   unusual_.output_side = Output::failed;
   output_error_ = error;
   ended_by_ = operation;
+  is_short_ = false;
   unsent_bytes_ = output_.bytes();
   output_.clear(parts_.scratch);
   unusual_.is_congested = false;

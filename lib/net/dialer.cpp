@@ -333,7 +333,17 @@ void Dialer::on_timeout() {
         options_->connect_timeout, [this] { on_timeout(); }, place_);
   };
   if (!has_memory_for(step)) return finish(system_error_code(ENOMEM), -1, {});
-  if (is_over) finish(Errc::timed_out, -1, {});
+  if (is_over)
+    finish(is_silent() ? make_error_code(Errc::timed_out) : failures_.back().error, -1, {});
+}
+
+/// False when each address has said what is wrong with it, if only this process had looked.
+bool Dialer::is_silent() const {
+  if (is_resolving_ || waiting_since_ || next_ < endpoints_.size() || failures_.empty())
+    return true;
+  return std::any_of(running_.begin(), running_.end(), [](const auto& attempt) {
+    return attempt->check() == std::errc::operation_in_progress;
+  });
 }
 
 /// True exactly when something got on only after the deadline was over.

@@ -59,6 +59,7 @@ class Dialer final {
   void on_attempt_delay();
   void on_timeout();
   bool moves_late();
+  bool is_silent() const;
   Attempt* connected() const;
   void start_next();
   void start_attempts();

@@ -150,7 +150,11 @@ void answer_questions(const std::shared_ptr<Shared>& shared, AddressFamily famil
     lock.lock();
     if (!shared->mailbox) return;
     shared->answered.splice(shared->answered.end(), mine);
-    while (shared->mailbox && !tell(shared)) lane.wake.wait_for(lock, std::chrono::milliseconds(1));
+    while (shared->mailbox && !tell(shared)) {  // until there is memory again
+      lock.unlock();
+      std::this_thread::yield();
+      lock.lock();
+    }
   }
 }
 

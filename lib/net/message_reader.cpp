@@ -91,7 +91,7 @@ MessageReader::~MessageReader() {
     state_->lose();
   }
   state_->connection = nullptr;
-  connection->on_data({});
+  connection->forget_data_callback();  // what comes is the next one's
   connection->on_eof({});
 }
 

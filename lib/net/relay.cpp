@@ -101,8 +101,9 @@ class RelaySide {
     Connection* other = link_->other(side_);
     if (other == nullptr) return;
     if (other->is_closing()) return other->abort();  // by its owner, in the middle of this stream
-    other->write(bytes);
-    if (other->is_congested()) self.pause_reading();
+    const std::string_view rest = other->write_what_fits(bytes);
+    if (!rest.empty()) self.unread(rest);
+    if (other->is_congested() || !rest.empty()) self.pause_reading();
   }
   void on_drained() {
     if (Connection* other = link_->other(side_)) other->resume_reading();

@@ -21,4 +21,9 @@ struct SettingResult {
 SettingResult apply_settings(System& system, int fd, const SocketOptions& options,
                              Endpoint::Family family);
 
+/// Makes a socket that others have made non-blocking, and tells whom it is connected to. Refuses
+/// what is no connected stream socket; one that was reset meanwhile is one while something of it
+/// can be read.
+SettingResult prepare_stream(System& system, int fd, Endpoint& peer);
+
 }  // namespace pawl

@@ -19,6 +19,7 @@
 #include <string_view>
 
 #include "pawl/core/unique_fd.hpp"
+#include "system/pipe_signal_block.hpp"
 
 namespace pawl {
 namespace {
@@ -110,10 +111,16 @@ SystemResult System::recvmsg(int fd, msghdr* message, int flags) {
 }
 
 SystemResult System::sendfile(int fd, int file, std::uint64_t offset, std::size_t bytes) {
-  return retry_on_eintr([=] {
+  PipeSignalBlock block;  // sendfile(2) knows no MSG_NOSIGNAL
+  // The kernel's signal couldn't be told from the one that waits; of our own way there is none.
+  if (block.was_pending()) return SystemResult{-1, ENOSYS};
+  const SystemResult result = retry_on_eintr([=] {
     off_t position = static_cast<off_t>(offset);
     return ::sendfile(fd, file, &position, bytes);
   });
+  // It may have sent a part before it failed, and then that is all that it says.
+  if (!result.ok() || result.bytes() < bytes) block.take();
+  return result;
 }
 
 SystemResult System::sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
@@ -151,8 +158,11 @@ SystemResult System::getpeername(int fd, sockaddr* address, unsigned* address_by
 
 SystemResult System::getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                                  addrinfo** results) {
+  PipeSignalBlock block;  // glibc writes to name servers by TCP as if they couldn't go
   const int code = ::getaddrinfo(node, service, hints, results);
-  return SystemResult{code, code == EAI_SYSTEM ? errno : 0};
+  const int error = code == EAI_SYSTEM ? errno : 0;
+  block.take();
+  return SystemResult{code, error};
 }
 
 void System::freeaddrinfo(addrinfo* results) { ::freeaddrinfo(results); }

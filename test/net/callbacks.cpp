@@ -46,7 +46,7 @@ using Occasion = std::pair<Callback, ConnectionState>;
 /// True exactly when the callback comes in that state. A new state needs a column here.
 constexpr bool comes[callback_names.size()][state_count] = {
     // CONNECTING SENDING RECEIVING DONE
-    {false, true, true, false}, {false, true, true, false},  {false, true, true, false},
+    {false, true, true, false}, {false, true, true, false},  {false, true, true, true},
     {false, true, true, false}, {false, false, false, true},
 };
 static_assert(state_count == 4, "a new state needs a column above, and a stage below");
@@ -387,6 +387,12 @@ const Provocation provocations[] = {
        s.connection->write(std::string(100'000, 'x'));
      },
      [](Subject& s) { s.peer->read(10'000); }},
+    {{Callback::drained, ConnectionState::done},  // when the end comes in the same pass
+     meet,
+     [](Subject& s) {
+       s.peer->end();
+       s.connection->write("x");
+     }},
     {{Callback::eof, ConnectionState::receiving}, meet, [](Subject& s) { s.peer->end(); }},
     {{Callback::eof, ConnectionState::sending}, meet_and_block, [](Subject& s) { s.peer->end(); }},
     {{Callback::closed, ConnectionState::done}, meet, [](Subject& s) { s.peer->end(); }},

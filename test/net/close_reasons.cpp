@@ -234,7 +234,13 @@ TEST_CASE("Each timer is a reason of its own") {
     Bench bench(tight);
     bench.link.peer.stop_reading();
     bench.link.connection->write(much());
-    passes(bench.loop);
+    spin_until(bench.loop, [&, sent = std::uint64_t{0}]() mutable {  // until the kernel is full
+      bench.link.connection->write("");
+      passes(bench.loop);
+      return std::exchange(sent, bench.link.connection->bytes_sent()) ==
+             bench.link.connection->bytes_sent();
+    });
+    bench.system.fail(Call::send, EAGAIN, FaultySystem::forever);
     bench.system.advance(20s);
     const End end = bench.end();
     const std::size_t unsent = unsent_of(*bench.link.connection);
@@ -265,6 +271,7 @@ TEST_CASE("Each timer is a reason of its own") {
 
 TEST_CASE("Too many unsent bytes are told as the limit, the bytes that were too many included") {
   Bench bench;
+  bench.system.fail(Call::send, EAGAIN, FaultySystem::forever);
   bench.link.connection->write("hello");
   bench.link.connection->write(std::string(16 * 1024 * 1024, 'x'));
   CHECK(bench.end() == End{CloseReason::limit, Errc::write_limit, 5 + 16 * 1024 * 1024});

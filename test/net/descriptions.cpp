@@ -115,9 +115,10 @@ TEST_CASE("A dial that failed describes the operation, the peer, the state and t
 }
 
 TEST_CASE("A connection that ended describes what ended it") {
-  EventLoop loop;
   ConnectionOptions options;
   options.write_limit = 100'000;
+  FaultySystem system;
+  EventLoop loop(options_on(system));
   Link link(loop, options);
   const std::string who = "connection to " + link.connection->peer_endpoint().to_string();
   SECTION("the peer's end") {
@@ -135,6 +136,7 @@ TEST_CASE("A connection that ended describes what ended it") {
     CHECK(link.connection->describe() == who + " DONE: abort in RECEIVING: aborted by this side");
   }
   SECTION("the write limit") {
+    system.fail(Call::send, EAGAIN, FaultySystem::forever);
     link.connection->write(std::string(60'000, 'x'));
     link.connection->write(std::string(60'000, 'x'));
     CHECK(link.connection->describe() ==

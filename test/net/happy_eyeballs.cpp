@@ -635,6 +635,7 @@ TEST_CASE("A dial's socket is set up as the options say") {
   options.keep_alive = 61s;
   options.keep_alive_interval = 1500ms;  // in whole seconds: 2
   options.keep_alive_probes = 3;
+  options.user_timeout = 1'500'100us;  // in whole milliseconds: 1501
   options.send_buffer = 50'000;
   options.receive_buffer = 60'000;
   options.type_of_service = 0x28;
@@ -644,6 +645,7 @@ TEST_CASE("A dial's socket is set up as the options say") {
   CHECK(system.option(IPPROTO_TCP, TCP_KEEPIDLE) == 61);
   CHECK(system.option(IPPROTO_TCP, TCP_KEEPINTVL) == 2);
   CHECK(system.option(IPPROTO_TCP, TCP_KEEPCNT) == 3);
+  CHECK(system.option(IPPROTO_TCP, TCP_USER_TIMEOUT) == 1501);
   CHECK(system.option(SOL_SOCKET, SO_SNDBUF) == 100'000);
   CHECK(system.option(SOL_SOCKET, SO_RCVBUF) == 120'000);
   CHECK(system.option(IPPROTO_IP, IP_TOS) == 0x28);
@@ -720,6 +722,7 @@ TEST_CASE("A connection that is adopted is set up as the options say, or ends") 
   EventLoop loop(options_on(system));
   ConnectionOptions options;
   options.keep_alive = 61s;
+  options.user_timeout = 7s;
   TcpPair pair;
   const int fd = pair.ours.get();
   SECTION("set up") {
@@ -728,6 +731,8 @@ TEST_CASE("A connection that is adopted is set up as the options say, or ends") 
     unsigned bytes = sizeof value;
     system.getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &value, &bytes);
     CHECK(value == 61);
+    system.getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &bytes);
+    CHECK(value == 7000);
     CHECK(connection->state() == ConnectionState::receiving);
   }
   SECTION("refused") {

@@ -127,7 +127,7 @@ TEST_CASE("An idle connection that a server accepted costs at most 512 bytes of 
             << " bytes of heap, with its share of the loop's tables " << with_tables / count << "; "
             << sizeof(Connection) << " bytes of them are itself\n";
   CHECK(without_tables / count <= 512);
-  CHECK(with_tables / count <= 768);  // which grow by doubling
+  CHECK(with_tables / count <= 832);  // which grow by doubling; libev has its own beside ours
   CHECK(allocations <= 2 * count);
 }
 

@@ -582,6 +582,7 @@ TEST_CASE("What a server accepts has the options of its listener, without a call
   options.connection.keep_alive = 61s;
   options.connection.keep_alive_interval = 7s;
   options.connection.keep_alive_probes = 3;
+  options.connection.user_timeout = 7s;
   options.connection.send_buffer = 50'000;
   options.connection.receive_buffer = 60'000;
   options.connection.type_of_service = 0x28;
@@ -595,9 +596,49 @@ TEST_CASE("What a server accepts has the options of its listener, without a call
   CHECK(system.option(IPPROTO_TCP, TCP_KEEPIDLE) == 61);
   CHECK(system.option(IPPROTO_TCP, TCP_KEEPINTVL) == 7);
   CHECK(system.option(IPPROTO_TCP, TCP_KEEPCNT) == 3);
+  CHECK(system.option(IPPROTO_TCP, TCP_USER_TIMEOUT) == 7000);
   CHECK(system.option(SOL_SOCKET, SO_SNDBUF) == 100'000);
   CHECK(system.option(SOL_SOCKET, SO_RCVBUF) == 120'000);
   CHECK(system.option(IPPROTO_IP, IP_TOS) == 0x28);
+}
+
+TEST_CASE("A stream's type of service at [::] holds for IPv4 too, when accepted and when dialed") {
+  struct Sockets final : public FaultySystem {
+    pawl::SystemResult socket(int family, int type, int protocol) override {
+      return noted(dialed, FaultySystem::socket(family, type, protocol));
+    }
+    pawl::SystemResult accept(int fd, sockaddr* address, unsigned* bytes) override {
+      return noted(accepted, FaultySystem::accept(fd, address, bytes));
+    }
+    static pawl::SystemResult noted(int& place, pawl::SystemResult result) {
+      if (result.ok()) place = result.fd();
+      return result;
+    }
+    int option(int fd, int level, int name) {
+      int value = -1;
+      unsigned bytes = sizeof value;
+      System::getsockopt(fd, level, name, &value, &bytes);
+      return value;
+    }
+    int dialed = -1;
+    int accepted = -1;
+  };
+  Sockets system;
+  EventLoop loop(options_on(system));
+  ServerOptions options;
+  options.connection.type_of_service = 0x28;
+  Server server(loop, Endpoint::parse("[::]:0"), ignore, options);
+  const std::uint16_t port = server.local_endpoint().port();
+  const std::string host = GENERATE("127.0.0.1", "::1", "::ffff:127.0.0.1");
+  const auto client = Connection::connect(loop, host, port, options.connection);
+  const Recorder record(*client);
+  run_until(loop, [&] { return server.connections() == 1; });
+  for (const int fd : {system.dialed, system.accepted}) {
+    CHECK(system.option(fd, IPPROTO_IP, IP_TOS) == 0x28);
+    if (host != "127.0.0.1" || fd == system.accepted) {
+      CHECK(system.option(fd, IPPROTO_IPV6, IPV6_TCLASS) == 0x28);
+    }
+  }
 }
 
 TEST_CASE("A listener's setting that fails is an exception that names it") {

@@ -217,6 +217,8 @@ TEST_CASE("Each byte that the kernel takes begins the write timeout anew") {
     timed.move();
     REQUIRE_FALSE(timed.is_closed());
   }
+  timed.system.fail(Call::send, EAGAIN, FaultySystem::forever);
+  timed.system.fail(Call::sendmsg, EAGAIN, FaultySystem::forever);
   timed.advance(10s - 1ns);
   CHECK_FALSE(timed.is_closed());
   timed.advance(1ns);

@@ -465,6 +465,7 @@ TEST_CASE("Descriptors that were sent are closed here, those that weren't too") 
     ConnectionOptions options;
     options.write_limit = 10;
     SocketPair pair;
+    ::fill(pair.ours.get());
     const auto limited = Connection::adopt(loop, std::move(pair.ours), options);
     limited->write_fds("more than ten bytes", one_fd());
     CHECK(limited->error() == Errc::write_limit);

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <fstream>
 #include <memory>
@@ -20,6 +21,7 @@
 #include "net/systems.hpp"
 #include "pawl/core/error.hpp"
 #include "support/open_fds.hpp"
+#include "support/pipe_signals.hpp"
 #include "support/sockets.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -108,6 +110,54 @@ TEST_CASE("A file keeps its place behind and before pieces that are sent togethe
   write_pieces(20);
   run_until(loop, [&] { return link.peer.received_bytes() == expected.size(); });
   CHECK(difference(link.peer.received(), expected) == "");
+}
+
+TEST_CASE("A file for a peer that has gone ends the connection, and raises no SIGPIPE") {
+  EventLoop loop;
+  const PipeSignals signals;
+  Link link(loop);
+  const std::string content = noise(100'000);
+  const File file(content);
+  SECTION("as most programs have it") {}
+  SECTION("while one waits already, which still does") {
+    PipeSignals::block(true);
+    ::raise(SIGPIPE);
+  }
+  link.peer.reset();
+  passes(loop, 1);
+  for (int i = 0; i < 3 && !link.is_closed(); ++i) {
+    link.connection->write_file(file.open(), 0, content.size());
+    passes(loop, 2);
+  }
+  run_until(loop, [&] { return link.is_closed(); });
+  CHECK(link.connection->close_reason() == CloseReason::peer_reset);
+  CHECK(PipeSignals::count() == 0);
+  const int waiting = PipeSignals::is_pending() ? 1 : 0;
+  PipeSignals::block(false);
+  CHECK(PipeSignals::count() == waiting);
+}
+
+TEST_CASE("A client that asks for a file and closes at once can't kill the process") {
+  EventLoop loop;
+  const PipeSignals signals;
+  const std::string content = noise(3'000'000);
+  const File file(content);
+  int served = 0;
+  std::vector<std::unique_ptr<Connection>> connections;
+  for (int i = 0; i < 20; ++i) {
+    TcpPair pair(tight);
+    connections.push_back(Connection::adopt(loop, std::move(pair.ours)));
+    connections.back()->on_data([&](Connection& self, std::string_view) {
+      self.write_file(file.open(), 0, content.size());
+    });
+    connections.back()->on_closed([&](Connection&, std::error_code) { ++served; });
+    RawPeer peer(loop, std::move(pair.theirs));
+    peer.send("GET");
+    passes(loop, i % 3);
+    peer.close();  // with or without a reset, before and after the first bytes
+  }
+  run_until(loop, [&] { return served == 20; });
+  CHECK(PipeSignals::count() == 0);
 }
 
 TEST_CASE("A file alone makes a connection SENDING, and on_drained tells when it has gone") {

@@ -76,7 +76,7 @@ TEST_CASE("A megabyte goes each way intact where three packets of each ten are l
   CHECK(difference(record.data, back).empty());
   CHECK(record.error == std::error_code());
   CHECK(connection->close_reason() == CloseReason::clean);
-  CHECK(reason_there == CloseReason::clean);
+  CHECK(reason_there == CloseReason::peer_ended);
   REQUIRE(info.has_value());
   CHECK(info->retransmissions > 0);  // the weather was as bad as it should be
 }

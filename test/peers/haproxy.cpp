@@ -61,7 +61,7 @@ TEST_CASE("A server behind HAProxy ends, and the client has all its bytes and a 
   CHECK(record.order == "connected data eof closed");
   CHECK(difference(record.data, page).empty());
   CHECK(record.error == std::error_code());
-  CHECK(connection->close_reason() == CloseReason::clean);
+  CHECK(connection->close_reason() == CloseReason::peer_ended);
   run_until(loop, [&] { return server.connections() == 0; });
 }
 
@@ -80,7 +80,7 @@ TEST_CASE("Clients that end behind HAProxy get the whole echo of what they sent"
         peer.on_closed([&](Connection& self, std::error_code) {
           // One without a byte is the test's question whether HAProxy is up, passed on by it.
           const bool is_client = self.bytes_received() > 0;
-          unclean += is_client && self.close_reason() != CloseReason::clean ? 1 : 0;
+          unclean += is_client && self.close_reason() != CloseReason::peer_ended ? 1 : 0;
         });
       },
       options);
@@ -125,5 +125,5 @@ TEST_CASE("A server behind HAProxy that aborts or isn't there ends the client, w
   CHECK(record.data.empty());
   CHECK(connection->state() == pawl::ConnectionState::done);
   const CloseReason reason = connection->close_reason();  // HAProxy says it by FIN or by RST
-  CHECK((reason == CloseReason::clean || reason == CloseReason::peer_reset));
+  CHECK((reason == CloseReason::peer_ended || reason == CloseReason::peer_reset));
 }

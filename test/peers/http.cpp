@@ -155,7 +155,7 @@ TEST_CASE("nginx's megabyte comes intact, again over the same connection, and it
   REQUIRE(client.bodies.size() == 3);
   for (const std::string& body : client.bodies) CHECK(difference(body, files.body).empty());
   CHECK(client.error == std::error_code());
-  CHECK(client.connection->close_reason() == CloseReason::clean);
+  CHECK(client.connection->close_reason() == CloseReason::peer_ended);
 }
 
 TEST_CASE("nginx's megabyte comes intact to fifty at once") {

@@ -24,6 +24,7 @@
 #include "support/faulty_system.hpp"
 #include "support/interrupter.hpp"
 #include "support/later.hpp"
+#include "support/pipe_signals.hpp"
 #include "support/sockets.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -177,6 +178,39 @@ TEST_CASE("Sending to a peer that has gone gives EPIPE and raises no SIGPIPE") {
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   CHECK(kernel().sendmsg(pair.ours.get(), &message, 0).error == EPIPE);
+}
+
+TEST_CASE("A file that is sent to a peer that has gone gives EPIPE and raises no SIGPIPE") {
+  SocketPair pair;
+  pair.theirs.reset();
+  const UniqueFd file(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  const auto send = [&] { return kernel().sendfile(pair.ours.get(), file.get(), 0, 100).error; };
+  const PipeSignals signals;
+  SECTION("what the program does with it is left alone, and so is the thread's mask") {
+    CHECK(send() == EPIPE);
+    CHECK_FALSE(PipeSignals::is_blocked());
+  }
+  SECTION("where it is ignored") {
+    ::signal(SIGPIPE, SIG_IGN);
+    CHECK(send() == EPIPE);
+    CHECK_FALSE(PipeSignals::is_pending());
+  }
+  SECTION("where it is blocked") {
+    PipeSignals::block(true);
+    CHECK(send() == EPIPE);
+    CHECK(PipeSignals::is_blocked());
+    CHECK_FALSE(PipeSignals::is_pending());
+  }
+  SECTION("one that waited already still waits") {
+    PipeSignals::block(true);
+    ::raise(SIGPIPE);
+    CHECK(send() == ENOSYS);  // who sends goes another way
+    CHECK(PipeSignals::is_pending());
+    PipeSignals::block(false);
+    CHECK(PipeSignals::count() == 1);
+    return;
+  }
+  CHECK(PipeSignals::count() == 0);
 }
 
 TEST_CASE("A non-blocking call that has nothing to do says so") {

@@ -42,17 +42,21 @@ enum class SocketEnd : std::uint8_t;
 struct SystemResult;
 
 /// What a connection is made with. Durations of 0 are no limit.
+///
+/// Timeouts and limits judge the peer: what it has sent or taken is looked at once more before one
+/// of them ends a connection, however long the loop stood still; and `idle_timeout` doesn't run
+/// while reading is paused, or while bytes wait for an `on_data` that isn't set.
 struct ConnectionOptions : SocketOptions {
   /// For the whole dial, lookup included. What happened while the loop stood still is looked at
   /// first; a dial that only then could go on has as much again, once.
   Duration connect_timeout = std::chrono::seconds(30);
-  Duration idle_timeout{};                            ///< in RECEIVING: no byte either way
+  Duration idle_timeout{};  ///< in RECEIVING: no byte either way, while this side reads
   Duration write_timeout = std::chrono::seconds(30);  ///< in SENDING: the kernel takes no byte
   Duration close_timeout = std::chrono::seconds(30);  ///< from `close()` to the end
   std::size_t high_water = 64 * 1024;                 ///< unsent bytes that make it congested
   std::size_t low_water = 16 * 1024;                  ///< unsent bytes that end that
-  std::size_t write_limit = 16 * 1024 * 1024;         ///< unsent bytes that end the connection
-  bool allow_half_open = false;                       ///< the peer's end doesn't close this side
+  std::size_t write_limit = 16 * 1024 * 1024;  ///< bytes that the kernel refused and that end it
+  bool allow_half_open = false;                ///< the peer's end doesn't close this side
 
   // For dialing alone
   Resolver* resolver = nullptr;  ///< borrowed; null: `Resolver::of` the loop
@@ -91,8 +95,10 @@ class PAWL_API Connection final : private IoHandler {
   static std::unique_ptr<Connection> connect(EventLoop& loop, const Endpoint& peer,
                                              ConnectionOptions options = {},
                                              Place place = Place::here());
-  /// Makes a connection of a connected, non-blocking stream socket. It is RECEIVING. The options of
-  /// the socket are set on it; one that can't be ends the connection.
+  /// Makes a connection of a connected stream socket, which is made non-blocking. It is RECEIVING.
+  /// The options of the socket are set on it. Whatever is no stream socket
+  /// (`std::errc::not_a_socket`, `wrong_protocol_type`) or isn't connected (`not_connected`), and
+  /// an option that can't be set, end the connection at once: `on_closed` tells.
   static std::unique_ptr<Connection> adopt(EventLoop& loop, UniqueFd socket,
                                            ConnectionOptions options = {},
                                            Place place = Place::here());
@@ -102,27 +108,32 @@ class PAWL_API Connection final : private IoHandler {
 
   /// It can send now. Not for connections that a server accepted.
   void on_connected(Function<void(Connection&)> callback);
-  /// Bytes came. They are valid until the callback returns.
+  /// Bytes came. They are valid until the callback returns. Until this is set for the first time,
+  /// what comes stays with the kernel, which slows the peer down; its end is told if nothing is
+  /// unread before it. Without a callback ({}), what comes is read and dropped.
   void on_data(Function<void(Connection&, std::string_view)> callback);
-  /// Time to write more: comes once after `write`, when everything is with the kernel, or, if it
-  /// was congested meanwhile, when the unsent bytes are at low_water again. Never while it is
-  /// congested. It comes too when what was written is lost, because sending has failed, while input
-  /// waits for `resume_reading`.
+  /// Time to write more: comes once after `write`, that of nothing too, when everything is with the
+  /// kernel, or, if it was congested meanwhile, when the unsent bytes are at low_water again. Never
+  /// while it is congested. It comes too when what was written is lost, because sending has failed,
+  /// while input waits for `resume_reading`. When the connection ends in good order in the same
+  /// pass, it comes before `on_closed`.
   void on_drained(Function<void(Connection&)> callback);
   /// The peer will send no more. Unless half-open connections are allowed, this side sends what it
   /// still has and then closes.
   void on_eof(Function<void(Connection&)> callback);
-  /// Descriptors came over a Unix socket, before the bytes that they were sent with (`on_data`). A
-  /// connection without this callback refuses them: the kernel closes them. Where this process has
-  /// no room for them, the bytes come without them, and then the end, with EMFILE.
+  /// Descriptors came over a Unix socket, before the bytes that they were sent with (`on_data`,
+  /// without which neither is read). A connection without this callback refuses them: the kernel
+  /// closes them. Where this process has no room for them, the bytes come without them, and then
+  /// the end, with EMFILE.
   void on_fds(Function<void(Connection&, std::vector<UniqueFd>)> callback);
   /// The end. No error: it was closed in good order, and everything was handed to the kernel. An
   /// error of sending comes as soon as nothing is left to read.
   void on_closed(Function<void(Connection&, std::error_code)> callback);
 
   /// Sends bytes after those that were written before; while CONNECTING they are kept for later.
-  /// More unsent bytes than write_limit end the connection with `Errc::write_limit`. After
-  /// `shutdown`, `close` or the end they are dropped (debug mode says so).
+  /// More unsent bytes than write_limit, of those that the kernel doesn't take when it is offered
+  /// them, end the connection with `Errc::write_limit`. After `shutdown`, `close` or the end they
+  /// are dropped (debug mode says so).
   void write(std::string_view bytes);
   /// As above; a big string is taken over instead of copied.
   void write(std::string&& bytes);
@@ -273,6 +284,8 @@ class PAWL_API Connection final : private IoHandler {
   void on_hang_up();
   void on_pass_end();
   void on_timer();
+  void look_again();
+  void judge(bool has_moved);
   void on_deferred();
 
   // User code
@@ -289,6 +302,8 @@ class PAWL_API Connection final : private IoHandler {
   void leave_by_exception();
   void tell_closed();
   void tell_drained_later();
+  void forget_data_callback();
+  void swap_data_callback(std::unique_ptr<DataCallback> fresh);
   Rare& rare();
 
   // Input
@@ -298,6 +313,9 @@ class PAWL_API Connection final : private IoHandler {
   bool read_special();
   bool take_received(SystemResult result, const char* buffer);
   void read_more(int reads);
+  bool has_use_for_input() const;
+  void look_for_end();
+  void read_again();
   void on_no_input(SystemResult result);
   template <typename Work>
   bool has_memory(Work work);
@@ -313,7 +331,11 @@ class PAWL_API Connection final : private IoHandler {
   bool wants_input() const;
 
   // Output
-  bool accepts_output(std::size_t bytes);
+  bool accepts_output(std::string_view& bytes);
+  bool has_room(std::size_t bytes) const;
+  void offer(std::string_view& bytes);
+  void end_by_limit(std::size_t bytes);
+  std::string_view write_what_fits(std::string_view bytes);
   bool can_write() const;
   bool refuse_write() const;
   bool is_unix() const;
@@ -323,6 +345,7 @@ class PAWL_API Connection final : private IoHandler {
   void request_flush();
   void flush();
   void flush_output();
+  void offer_output();
   void end_flush();
   struct Sent;
   bool has_usual_output() const;
@@ -330,7 +353,9 @@ class PAWL_API Connection final : private IoHandler {
   bool send_corked();
   void take_sent(SystemResult sent);
   void send_queued();
+  void note_sent(SystemResult sent);
   void stop_sending(int error);
+  void wait_for_memory(int error);
   template <typename Work>
   void or_lose_output(Work work);
   int send_some();
@@ -353,9 +378,9 @@ class PAWL_API Connection final : private IoHandler {
   bool drop_input(std::size_t bytes);
   bool has_dropped_enough() const;
   void end_when_all_arrived();
-  void on_closing_timer();
   std::optional<std::uint32_t> bytes_on_their_way() const;
   bool has_undelivered() const;
+  void judge_closing(bool has_moved);
   int take_socket_error();
   bool is_cut(std::error_code error);
   void end_socket(SocketEnd how);
@@ -366,6 +391,7 @@ class PAWL_API Connection final : private IoHandler {
   TimePoint deadline() const;
   TimePoint closing_deadline() const;
   void arm_timer();
+  void set_timer(TimePoint when);
   std::string peer_name() const;
 
   EventLoop& loop_;
@@ -388,7 +414,9 @@ class PAWL_API Connection final : private IoHandler {
   bool fails_at_once_ = false;  // true exactly in a relay: a reset doesn't wait for what is unread
   bool is_close_told_ = false;  // true exactly after on_closed
   bool has_timer_ = false;      // true exactly while timer_ is pending
-  int output_error_ = 0;        // why unusual_.output_side failed
+  bool is_unheard_ = false;     // true exactly while bytes wait for an on_data that isn't set
+  bool is_short_ = false;       // true exactly while the kernel's want of memory is waited out
+  int output_error_ = 0;        // why unusual_.output_side failed, or is_short_
   std::uint32_t unacknowledged_bytes_ = 0;  // when DONE: what was lost on its way
   std::error_code error_;
   std::string_view ended_by_;  // the operation
@@ -401,7 +429,7 @@ class PAWL_API Connection final : private IoHandler {
   std::uint64_t bytes_sent_ = 0;
   TimePoint last_input_{};
   TimePoint last_output_{};
-  TimePoint close_started_{};
+  TimePoint peers_turn_{};  // since when its deadline runs: close(), or that we read again
   TimePoint connected_at_{};
   TimerHandle timer_;
   ScopedHandle deferred_;

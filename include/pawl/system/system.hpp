@@ -100,6 +100,7 @@ class PAWL_API System {
   virtual SystemResult getsockopt(int fd, int level, int name, void* value, unsigned* bytes);
   virtual SystemResult setsockopt(int fd, int level, int name, const void* value, unsigned bytes);
   /// Sends what `file` holds from `offset` on; fewer bytes where the socket or the file ends.
+  /// ENOSYS, as of a kernel without it: a SIGPIPE that is pending leaves no way to raise none.
   virtual SystemResult sendfile(int fd, int file, std::uint64_t offset, std::size_t bytes);
   /// The value is how many bytes have come and weren't read (FIONREAD).
   virtual SystemResult unread_bytes(int fd);
