@@ -28,7 +28,9 @@ void host_once(EventLoop& loop) {
   Duration wait = 10s;
   if (const auto deadline = loop.next_deadline()) wait = std::min(wait, *deadline - loop.time());
   wait = std::max(wait, Duration::zero());
-  const timespec timeout{wait / 1s, (wait % 1s).count()};
+  timespec timeout{};
+  timeout.tv_sec = static_cast<decltype(timeout.tv_sec)>(wait / 1s);
+  timeout.tv_nsec = static_cast<decltype(timeout.tv_nsec)>((wait % 1s).count());
   pollfd entry{loop.selector().fileno(), POLLIN, 0};
   ::ppoll(&entry, 1, &timeout, nullptr);
   loop.run_once(Duration::zero());

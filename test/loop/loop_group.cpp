@@ -233,7 +233,7 @@ TEST_CASE("A thread that can't be started fails the constructor, when the others
     HugeStacks() {
       ::pthread_getattr_default_np(&old);
       pthread_attr_t huge = old;
-      ::pthread_attr_setstacksize(&huge, std::size_t{1} << 46);
+      ::pthread_attr_setstacksize(&huge, std::size_t{3} << (sizeof(void*) == 8 ? 45 : 30));
       ::pthread_setattr_default_np(&huge);
     }
     ~HugeStacks() { ::pthread_setattr_default_np(&old); }

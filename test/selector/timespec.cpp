@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <climits>
+#include <cstdint>
 
 using pawl::Duration;
 using pawl::to_milliseconds;
@@ -26,5 +27,15 @@ TEST_CASE("A timespec has the seconds and the rest in nanoseconds") {
   const timespec time = pawl::to_timespec(3s + 5ns);
   CHECK(time.tv_sec == 3);
   CHECK(time.tv_nsec == 5);
-  CHECK(pawl::to_timespec(Duration::max()).tv_sec == 9'223'372'036);
+}
+
+TEST_CASE("Seconds that a clock of the kernel's can't hold are as many as it can") {
+  struct Narrow {
+    std::int32_t tv_sec;
+    std::int32_t tv_nsec;
+  };
+  CHECK(pawl::to_time<pawl::WideTimespec>(Duration::max()).tv_sec == 9'223'372'036);
+  CHECK(pawl::to_time<Narrow>(Duration::max()).tv_sec == INT32_MAX);
+  CHECK(pawl::to_time<Narrow>(std::chrono::seconds(INT32_MAX) + 5ns).tv_nsec == 5);
+  CHECK(pawl::to_time<Narrow>(1ns).tv_nsec == 1);
 }

@@ -11,7 +11,7 @@ class NoThreads {
   NoThreads() {
     ::pthread_getattr_default_np(&old_);
     pthread_attr_t huge = old_;
-    ::pthread_attr_setstacksize(&huge, std::size_t{1} << 46);
+    ::pthread_attr_setstacksize(&huge, std::size_t{3} << (sizeof(void*) == 8 ? 45 : 30));
     ::pthread_setattr_default_np(&huge);
   }
   ~NoThreads() { ::pthread_setattr_default_np(&old_); }

@@ -110,7 +110,9 @@ class PAWL_API EventLoop {
 
   /// Tells `handler` (borrowed until `remove_handler`) what `fd` is ready for. With
   /// `Interest::none` it stays registered, waits for nothing, and is told only of an error or a
-  /// hang-up. Fails as `add_reader`.
+  /// hang-up. `Interest::priority` is for handlers alone: readers and writers aren't called for it.
+  /// Fails as `add_reader`, and with `std::errc::operation_not_supported` where the selector can't
+  /// wait for that (libev).
   std::error_code add_handler(int fd, Interest interest, IoHandler& handler,
                               Place place = Place::here());
   /// Changes what a handler's `fd` waits for; no system call. Fails with `Errc::not_registered`.
