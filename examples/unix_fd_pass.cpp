@@ -44,6 +44,7 @@ std::string beginning_of(const pawl::UniqueFd& file) {
 
 void on_sender(pawl::Connection& connection) {
   const auto sender = connection.peer_credentials();
+  connection.on_data({});  // the bytes that the files come with say nothing
   connection.on_fds([sender](pawl::Connection& self, std::vector<pawl::UniqueFd> files) {
     const std::string from = !sender ? "somebody"
                                      : "process " + std::to_string(sender->process) + " of user " +

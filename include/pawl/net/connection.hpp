@@ -405,6 +405,8 @@ class PAWL_API Connection final : private IoHandler {
   CloseReason close_reason_ = CloseReason::open;
   bool allows_half_open_;
   bool has_idle_timeout_;
+  bool is_unheard_ = false;    // true exactly while bytes wait for an on_data that isn't set
+  bool is_short_ = false;      // true exactly while the kernel's want of memory is waited out
   std::uint32_t cork_room_;    // unsent bytes that change nothing but the state
   bool is_drain_due_ = false;  // true exactly from write() until on_drained comes, if it is to
   bool is_drained_ = false;    // true exactly while on_drained waits for the loop
@@ -414,8 +416,6 @@ class PAWL_API Connection final : private IoHandler {
   bool fails_at_once_ = false;  // true exactly in a relay: a reset doesn't wait for what is unread
   bool is_close_told_ = false;  // true exactly after on_closed
   bool has_timer_ = false;      // true exactly while timer_ is pending
-  bool is_unheard_ = false;     // true exactly while bytes wait for an on_data that isn't set
-  bool is_short_ = false;       // true exactly while the kernel's want of memory is waited out
   int output_error_ = 0;        // why unusual_.output_side failed, or is_short_
   std::uint32_t unacknowledged_bytes_ = 0;  // when DONE: what was lost on its way
   std::error_code error_;
