@@ -172,7 +172,8 @@ bool Selector::flush() {
   apply_changes();
   if (!changed_.empty()) return true;
   return std::any_of(always_ready_.begin(), always_ready_.end(), [this](int fd) {
-    return records_[static_cast<std::size_t>(fd)].key.interest != Interest::none;
+    const Interest interest = records_[static_cast<std::size_t>(fd)].key.interest;
+    return (interest & Interest::read_write) != Interest::none;  // urgent is none of them
   });
 }
 

@@ -127,7 +127,10 @@ TEST_CASE("An idle connection that a server accepted costs at most 512 bytes of 
             << " bytes of heap, with its share of the loop's tables " << with_tables / count << "; "
             << sizeof(Connection) << " bytes of them are itself\n";
   CHECK(without_tables / count <= 512);
-  CHECK(with_tables / count <= 832);  // which grow by doubling; libev has its own beside ours
+  // Which grow by doubling. libev has its own beside ours, and what is put by for when there is no
+  // memory.
+  const bool is_libev = loop.selector().name().substr(0, 5) == "libev";
+  CHECK(with_tables / count <= (is_libev ? 1024 : 768));
   CHECK(allocations <= 2 * count);
 }
 
