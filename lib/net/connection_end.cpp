@@ -188,12 +188,15 @@ bool Connection::is_cut(std::error_code error) {
 /// The one way out for a socket, but for `release`.
 void Connection::end_socket(SocketEnd how) {
   const bool is_ours = !parts_.is_forked_child();  // else the parent goes on with it
+  bool takes_more = parts_.has_forked();
   if (is_ours && how == SocketEnd::reset) {
     const linger reset{1, 0};  // socket(7): a close with a linger of 0 seconds resets
-    loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    const SystemResult set =
+        loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    takes_more = takes_more || !set.ok();
   }
   loop_.remove_handler(fd_);
-  if (is_ours && parts_.has_forked()) end_for_all_holders(loop_.system(), fd_, how);
+  if (is_ours && takes_more) end_for_all_holders(loop_.system(), fd_, how);
   loop_.system().close(std::exchange(fd_, -1));
 }
 
