@@ -6,6 +6,7 @@
 using pawl::SystemResult;
 
 int FaultySystem::strike(Call call) {
+  const std::lock_guard<std::mutex> lock(mutex_);
   Entry& row = entry(call);
   ++row.count;
   ++total_;

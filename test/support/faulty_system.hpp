@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <mutex>
 
 #include "pawl/system/system.hpp"
 
@@ -64,17 +65,24 @@ class FaultySystem : public pawl::System {
 
   /// The next `times` calls fail with `error`, after the first `skip` have gone through.
   void fail(Call call, int error, int times = 1, int skip = 0) {
+    const std::lock_guard<std::mutex> lock(mutex_);
     entry(call).fault = Fault{error, times, skip};
   }
-  void heal(Call call) { entry(call).fault = Fault{}; }
+  void heal(Call call) { fail(call, 0, 0); }
   /// No `send`, `recv`, `read`, `write`, `pread` or `sendfile` moves more than this.
   void set_chunk_limit(std::size_t bytes) { chunk_limit_ = bytes; }
 
   /// How often `call` was made, failed ones included.
-  int count(Call call) const { return table_[static_cast<std::size_t>(call)].count; }
+  int count(Call call) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return table_[static_cast<std::size_t>(call)].count;
+  }
 
   /// How often any of them was made.
-  int total() const { return total_; }
+  int total() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return total_;
+  }
 
   pawl::SystemResult random(void* buffer, std::size_t bytes) override;
   pawl::SystemResult socket(int family, int type, int protocol) override;
@@ -136,6 +144,7 @@ class FaultySystem : public pawl::System {
   Entry& entry(Call call) { return table_[static_cast<std::size_t>(call)]; }
   /// Counts the call. The errno that it is to fail with, or 0.
   int strike(Call call);
+  mutable std::mutex mutex_;  // guards the table: threads of a resolver make calls too
   std::size_t limited(std::size_t bytes) const;
 
   std::array<Entry, call_count> table_{};
