@@ -32,6 +32,7 @@ class CallbackRunner {
   /// True exactly in a process that was forked off the loop's: whoever runs one callback after the
   /// other asks after each, because it may have been that one which forked.
   bool is_forked_child() const { return __builtin_expect(*fork_mark_ == 0, false); }
+  const unsigned char* fork_mark() const { return fork_mark_; }
 
   /// Runs a pending callback for the only time. It is freed afterwards, and one of the references
   /// given up. (A frame of its own would cost a fifth of a callback of `call_soon`.)
@@ -53,20 +54,14 @@ class CallbackRunner {
     call(slot);
   }
 
+  /// True exactly when calls are timed.
+  bool is_debug() const { return __builtin_expect(is_debug_, false); }
+
   /// Calls `call` and does with its exception what the user wants; `describe` says who it was, in
   /// debug mode, when it was slow.
   template <typename Call, typename Describe>
   void guard(Call call, Describe describe) {
     if (is_debug()) return guard_timed(call, describe);
-    guard_untimed(call);
-  }
-
-  /// True exactly when calls are timed.
-  bool is_debug() const { return __builtin_expect(is_debug_, false); }
-
-  /// The two ways of `guard`.
-  template <typename Call>
-  void guard_untimed(Call call) {
     try {
       call();
     } catch (...) {
@@ -93,6 +88,9 @@ class CallbackRunner {
     }
     end();
   }
+
+  /// Does with the current exception what the user wants. From inside a catch.
+  void handle_exception();
 
   void set_exception_handler(Function<void(std::exception_ptr)> handler) {
     exception_handler_ = handler ? std::make_shared<ExceptionHandler>(std::move(handler)) : nullptr;
@@ -134,7 +132,6 @@ class CallbackRunner {
     }
   }
   void call_timed(CallbackSlot* slot);
-  void handle_exception();
   void report_slow(Duration took, const std::string& who);
 
   System& system_;

@@ -134,18 +134,20 @@ void WatchTable::dispatch(std::vector<Ready>& ready) {
   // A user's own registrations with the selector may lie beyond the table; none of them is ours.
   if (static_cast<std::size_t>(selector_.fd_limit()) > watches_.size()) drop_strangers(ready);
   const bool is_timed = runner_.is_debug();
+  const unsigned char* const mark = runner_.fork_mark();  // here, as each event asks it
+  const auto is_forked_child = [mark] { return __builtin_expect(*mark == 0, false); };
   for (const Ready& event : ready) {
     const Watch* watch = current(event);
     if (watch == nullptr) continue;
     if (watch->handler == nullptr) {
       run_side(event, Interest::read);
-      if (!runner_.is_forked_child()) run_side(event, Interest::write);
+      if (!is_forked_child()) run_side(event, Interest::write);
     } else if (const Interest events = event.events & watch->interest; events != Interest::none) {
       run_handler(*watch, events, is_timed);
-    } else if (event.events == watch->interest) {  // neither waited for anything: a hang-up
-      run_handler(*watch, Interest::none, is_timed);
+    } else {
+      run_hang_up(event, is_timed);
     }
-    if (runner_.is_forked_child()) return;
+    if (is_forked_child()) return;
   }
 }
 
@@ -158,10 +160,25 @@ void WatchTable::drop_strangers(std::vector<Ready>& ready) const {
 
 inline void WatchTable::run_handler(const Watch& watch, Interest events, bool is_timed) {
   IoHandler* handler = watch.handler;
-  const auto call = [=] { handler->on_ready(events); };
-  if (__builtin_expect(!is_timed, true)) return runner_.guard_untimed(call);
+  if (__builtin_expect(is_timed, false)) return run_handler_timed(watch, events);
+  try {
+    handler->on_ready(events);
+  } catch (...) {
+    runner_.handle_exception();
+  }
+}
+
+void WatchTable::run_handler_timed(const Watch& watch, Interest events) {
+  IoHandler* handler = watch.handler;
   const Place place{watch.file, watch.line};
-  runner_.guard_timed(call, [=] { return "I/O handler registered at " + to_string(place); });
+  runner_.guard_timed([=] { handler->on_ready(events); },
+                      [=] { return "I/O handler registered at " + to_string(place); });
+}
+
+/// What came isn't waited for (any more), or is a hang-up, which comes to who waits for nothing.
+__attribute__((noinline)) void WatchTable::run_hang_up(const Ready& ready, bool is_timed) {
+  const Watch& watch = at(ready.key.fd);
+  if (ready.events == watch.interest) run_handler(watch, Interest::none, is_timed);
 }
 
 void WatchTable::run_side(const Ready& ready, Interest side) {

@@ -85,6 +85,8 @@ class WatchTable {
   std::error_code start(int fd, Interest interest, Place place, TimePoint now);
   void stop(int fd, Watch& watch);
   void run_handler(const Watch& watch, Interest events, bool is_timed);
+  void run_handler_timed(const Watch& watch, Interest events);
+  void run_hang_up(const Ready& ready, bool is_timed);
   void run_side(const Ready& ready, Interest side);
   static CallbackSlot*& side_of(Watch& watch, Interest side);
   static void* token(const Watch& watch);

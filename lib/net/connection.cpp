@@ -232,10 +232,12 @@ void Connection::leave_frame() {
 }
 
 /// The same, when the kernel took part of the usual output.
-void Connection::leave_frame_after(SystemResult sent) {
+void Connection::leave_frame_after(std::int64_t sent) {
+  const SystemResult result = StreamCalls::result_of(sent);
+  if (!parts_.stream_calls.are_kernels()) return leave_frame();
   {
     const FrameEnd at_the_end{*this};
-    take_sent(sent);
+    take_sent(result);
     if (unusual_.output_side == Output::failed) end_flush();
   }
   end_frame();

@@ -71,7 +71,7 @@ __attribute__((always_inline)) inline void Connection::flush_usual() {
   const std::string_view bytes = output_.corked();
   const std::int64_t sent = parts_.stream_calls.send(fd_, bytes.data(), bytes.size());
   if (__builtin_expect(sent != static_cast<std::int64_t>(bytes.size()), false)) {
-    return leave_frame_after(StreamCalls::result_of(sent));
+    return leave_frame_after(sent);
   }
   last_output_ = parts_.pass_time;
   bytes_sent_ += bytes.size();

@@ -66,12 +66,18 @@ inline void Connection::read_usual(Frame& frame) {
   if (on_data_ == nullptr) return look_for_end();
   const std::int64_t received =
       parts_.stream_calls.recv(fd_, parts_.scratch.made_read_buffer(), Scratch::read_bytes);
-  if (received <= 0) return on_no_input(StreamCalls::result_of(received));
+  if (received <= 0) return read_nothing_usual(received);
   const auto size = static_cast<std::size_t>(received);
   last_input_ = parts_.pass_time;
   bytes_received_ += size;
   call_data(frame, std::string_view(parts_.scratch.made_read_buffer(), size));
   if (size == Scratch::read_bytes && !frame.is_destroyed) read_more(reads_per_wakeup - 1);
+}
+
+/// Nor is it so where the system isn't the kernel.
+void Connection::read_nothing_usual(std::int64_t received) {
+  const SystemResult result = StreamCalls::result_of(received);
+  parts_.stream_calls.are_kernels() ? on_no_input(result) : read_more(reads_per_wakeup);
 }
 
 void Connection::read_input() {

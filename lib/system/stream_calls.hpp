@@ -10,35 +10,33 @@
 
 namespace pawl {
 
-/// `System::send` and `recv` for who makes them with each message: where the system is the kernel
-/// itself, there is nothing between.
+/// send(2) and recv(2) for who makes them with each message: where the system is the kernel itself,
+/// there is nothing between.
+///
+/// Where it isn't, nothing is sent or received, and what comes back is an error of no meaning: who
+/// sees one asks `are_kernels`, and goes by `System` when they aren't. So nobody else has to ask.
 ///
 /// Threads: any.
 class StreamCalls {
  public:
-  explicit StreamCalls(System& system);
+  explicit StreamCalls(const System& system);
 
-  /// As send(2) and recv(2): the bytes, or -1, of which `result_of` tells the error if nothing else
-  /// was called meanwhile.
-  std::int64_t send(int fd, const void* data, std::size_t bytes) {
-    if (__builtin_expect(send_ != nullptr, true)) return send_(fd, data, bytes, MSG_NOSIGNAL);
-    return send_by_system(fd, data, bytes);
+  bool are_kernels() const;
+
+  /// The bytes, or -1, of which `result_of` tells the error if nothing else was called meanwhile.
+  std::int64_t send(int fd, const void* data, std::size_t bytes) const {
+    return send_(fd, data, bytes, MSG_NOSIGNAL);
   }
-  std::int64_t recv(int fd, void* buffer, std::size_t bytes) {
-    if (__builtin_expect(recv_ != nullptr, true)) return recv_(fd, buffer, bytes, 0);
-    return recv_by_system(fd, buffer, bytes);
+  std::int64_t recv(int fd, void* buffer, std::size_t bytes) const {
+    return recv_(fd, buffer, bytes, 0);
   }
 
   /// What they gave. A call that a signal interrupted would block: readiness brings the next one.
   static SystemResult result_of(std::int64_t returned);
 
  private:
-  std::int64_t send_by_system(int fd, const void* data, std::size_t bytes);
-  std::int64_t recv_by_system(int fd, void* buffer, std::size_t bytes);
-
-  System& system_;
-  decltype(&::send) send_ = nullptr;  // null unless the system is the kernel itself
-  decltype(&::recv) recv_ = nullptr;
+  decltype(&::send) send_;
+  decltype(&::recv) recv_;
 };
 
 }  // namespace pawl

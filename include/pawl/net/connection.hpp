@@ -297,7 +297,7 @@ class PAWL_API Connection final : private IoHandler {
   void set(Callback& member, Callback&& callback);
   struct FrameEnd;
   void leave_frame();
-  void leave_frame_after(SystemResult sent);
+  void leave_frame_after(std::int64_t sent);
   void end_frame();
   void leave_by_exception();
   void tell_closed();
@@ -309,6 +309,7 @@ class PAWL_API Connection final : private IoHandler {
   // Input
   void read_input();
   void read_usual(Frame& frame);
+  void read_nothing_usual(std::int64_t received);
   bool read_once();
   bool read_special();
   bool take_received(SystemResult result, const char* buffer);
