@@ -203,7 +203,10 @@ void FutureHub::report(std::string line) {
 void FutureHub::say_reports() {
   const std::vector<std::string> reports = std::move(reports_);
   reports_.clear();
-  for (const std::string& line : reports) loop_.report(line);
+  for (const std::string& line : reports) {
+    loop_.report(line);
+    if (loop_.parts().is_forked_child()) return;  // the others are the parent's alone
+  }
 }
 
 }  // namespace pawl

@@ -7,6 +7,7 @@
 
 #include "async/future_hub.hpp"
 #include "loop/age.hpp"
+#include "loop/loop_parts.hpp"
 #include "pawl/core/observer.hpp"
 #include "pawl/selector/selector.hpp"
 
@@ -73,6 +74,7 @@ Next TaskBase::run_steps(const bool& is_gone) {
     }
     Next next = step();
     if (is_gone || next.kind_ != Next::Kind::go_on || state() != TaskState::running) return next;
+    if (loop_.parts().is_forked_child()) break;  // the next one is the parent's alone
   }
   return Next::yield();
 }

@@ -55,11 +55,11 @@ class DeferredList {
     due.next = 0;
     later_ = 1 - later_;
   }
-  /// Has `guard` call each of the batch.
-  template <typename Guard>
-  void run(Guard guard) {
+  /// Has `guard` call each of the batch, as long as `goes_on`.
+  template <typename GoesOn, typename Guard>
+  void run(GoesOn goes_on, Guard guard) {
     Half& due = halves_[1 - later_];
-    while (due.next < due.entries.size()) {
+    while (due.next < due.entries.size() && goes_on()) {
       // Taken out first: who has been called may be gone when the list is next looked at.
       const Entry entry = std::exchange(due.entries[due.next++], Entry{});
       if (entry.object == nullptr) continue;

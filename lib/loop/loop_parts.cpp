@@ -253,9 +253,11 @@ void LoopParts::run_letters() {
 }
 
 void LoopParts::run_deferred() {
-  deferred.run([this](auto call) {
-    runner.guard(call, [] { return std::string("a callback that was put off by a pass"); });
-  });
+  deferred.run(
+      [this] { return !is_forked_child(); },
+      [this](auto call) {
+        runner.guard(call, [] { return std::string("a callback that was put off by a pass"); });
+      });
 }
 
 void LoopParts::run_ready() {

@@ -42,7 +42,9 @@ ChildReaper* ReaperList::first_due(TimePoint now) const {
 // From the beginning after each, because a callback may take any of them out. Who was looked at and
 // goes on isn't due again.
 void ReaperList::look(TimePoint now, CallbackRunner& runner) {
-  while (ChildReaper* reaper = first_due(now)) {
+  while (!runner.is_forked_child()) {
+    ChildReaper* reaper = first_due(now);
+    if (reaper == nullptr) return;
     const int pid = reaper->pid_;
     runner.guard([=] { reaper->look(); },
                  [=] { return "callback of child process " + std::to_string(pid); });

@@ -206,7 +206,10 @@ void Server::on_change() {
 
 void Server::for_each(Function<void(Connection&)> visit) {
   const std::weak_ptr<void> life = life_;
-  for (std::size_t i = 0; !life.expired() && i < connections_.size(); ++i) visit(*connections_[i]);
+  for (std::size_t i = 0; !life.expired() && i < connections_.size(); ++i) {
+    if (loop_.parts().is_forked_child()) return;  // whoever is left is the parent's alone
+    visit(*connections_[i]);
+  }
 }
 
 void Server::on_exhausted(Function<void(std::error_code)> callback) {
@@ -259,6 +262,7 @@ void Server::read_once_more(Then then) {
   // From the back: one that goes is replaced by the last.
   for (std::size_t i = connections_.size(); !life.expired() && i > 0; --i) {
     if (i > connections_.size()) continue;
+    if (loop_.parts().is_forked_child()) return;  // by a callback of the last one
     Connection& connection = *connections_[i - 1];
     if (connection.state() == ConnectionState::done) continue;
     const std::size_t before = connections_.size();

@@ -1,67 +1,45 @@
 // SPDX-License-Identifier: MIT
 // A callback that forks: in the child its pass ends with it, whatever it was.
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <stdexcept>
 #include <string>
 
+#include "loop/children.hpp"
 #include "pawl/loop/child_process.hpp"
 #include "pawl/loop/event_loop.hpp"
+#include "support/fork_case.hpp"
 #include "support/forked.hpp"
 #include "support/sockets.hpp"
+#include "support/virtual_clock.hpp"
 
 using namespace std::chrono_literals;
 using pawl::Duration;
 using pawl::EventLoop;
 using pawl::Interest;
+using Case = ForkCase;
+using Order = ForkOrder;
 
 namespace {
 
-/// Runs `loop` until nothing is left; the first callback to write into `order` is to fork. In the
-/// child no other may run; in the parent all do.
-class Order {
- public:
-  void add(char what) {
-    order_ += what;
-    if (fork_.fork() && stops_) loop->stop();
+/// One without pidfd_open(2), where processes are looked at from time to time.
+struct OldKernel : VirtualClock {
+  pawl::SystemResult pidfd_open(int) override { return {-1, ENOSYS}; }
+  /// Waits until they have ended, and lets so much time pass that a loop looks at each.
+  template <typename... Processes>
+  void let_end(const Processes&... processes) {
+    siginfo_t info{};
+    for (const int pid : {processes.pid()...}) {
+      while (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) < 0) {
+      }
+    }
+    advance(1s);
   }
-  /// The child's exit code.
-  template <typename Run>
-  int run(Run run) {
-    return fork_.child_code(run, [&] { return order_.size() == 1 ? 0 : 1; });
-  }
-  int run() {
-    return run([&] { loop->run(); });
-  }
-  const std::string& text() const { return order_; }
-  void stop_in_child(bool stops) { stops_ = stops; }
-
-  EventLoop* loop = nullptr;
-
- private:
-  ForkInCallback fork_;
-  std::string order_;
-  bool stops_ = false;
-};
-
-/// A loop, and whether the child calls stop(): both ways are tried by each test.
-struct Case {
-  Case() {
-    order.loop = &loop;
-    order.stop_in_child(stops);
-  }
-  void check(const std::string& parents_order) {
-    const int code = order.run();
-    if (order.text() != parents_order) CHECK(order.text() == parents_order);
-    CHECK(code == (stops ? ForkInCallback::returned : ForkInCallback::threw_logic_error));
-  }
-
-  bool stops = GENERATE(false, true);
-  EventLoop loop;
-  Order order;
 };
 
 }  // namespace
@@ -206,6 +184,37 @@ TEST_CASE("on_exit that forks is the last that runs in the child") {
   pawl::ChildProcess first(that.loop, options, on_exit);
   pawl::ChildProcess second(that.loop, options, on_exit);
   that.check("xx");
+}
+
+TEST_CASE("on_exit that forks is the last in the child where processes have no descriptors") {
+  OldKernel system;
+  Case that(options_on(system));
+  std::string ends;
+  const auto on_exit = [&](pawl::ChildProcess&, const pawl::ChildExit& end) {
+    that.order.add('x');
+    ends += end.to_string() + ";";
+  };
+  const pawl::ChildProcess first(that.loop, shell("exit 1"), on_exit);
+  const pawl::ChildProcess second(that.loop, shell("exit 1"), on_exit);
+  system.let_end(first, second);
+  that.check("xx");
+  CHECK(ends == "exit code 1;exit code 1;");
+}
+
+TEST_CASE("A reader that forks isn't followed by on_exit in the child") {
+  // To whom the kernel says that the process isn't its own.
+  OldKernel system;
+  Case that(options_on(system));
+  const SocketPair pair;
+  write_byte(pair.theirs.get());
+  that.loop.add_reader(pair.ours.get(), [&] {
+    that.order.add('r');
+    that.loop.remove_reader(pair.ours.get());
+  });
+  const auto on_exit = [&](pawl::ChildProcess&, const pawl::ChildExit&) { that.order.add('x'); };
+  const pawl::ChildProcess process(that.loop, shell("exit 0"), on_exit);
+  system.let_end(process);
+  that.check("rx");
 }
 
 TEST_CASE("Every way of running ends in the child as run() does") {

@@ -22,6 +22,7 @@
 #include "pawl/net/relay.hpp"
 #include "pawl/net/resolver.hpp"
 #include "pawl/net/server.hpp"
+#include "support/copy_holder.hpp"
 #include "support/forked.hpp"
 #include "support/sockets.hpp"
 #include "support/temporary_directory.hpp"
@@ -33,34 +34,6 @@ using pawl::Endpoint;
 using pawl::EventLoop;
 
 namespace {
-
-/// A child that holds copies of all that this process had open, for as long as this lives.
-class Holder {
- public:
-  Holder() {
-    pid_ = start_fork([this] {
-      pipe_.writer.reset();
-      char byte = 0;
-      return static_cast<int>(::read(pipe_.reader.get(), &byte, 1));
-    });
-  }
-  ~Holder() {
-    pipe_.writer.reset();
-    exit_code_of(pid_);
-  }
-  Holder(const Holder&) = delete;
-  Holder& operator=(const Holder&) = delete;
-
- private:
-  Pipe blocking_pipe() {
-    Pipe pipe;
-    make_blocking(pipe.reader.get());
-    return pipe;
-  }
-
-  Pipe pipe_ = blocking_pipe();
-  pid_t pid_ = -1;
-};
 
 /// What a forked child is to do with its copy of a connection.
 using Act = std::function<void(std::unique_ptr<Connection>&)>;
@@ -96,7 +69,7 @@ TEST_CASE("A peer hears of the end at once, though a child holds copies of its s
   SECTION("closed") { end = closes; }
   SECTION("idle") { options.idle_timeout = 5ms; }
   Link link(loop, options);
-  const Holder holder;
+  const CopyHolder holder;
   if (end) end(link.connection);
   run_until(loop, [&] { return link.peer.is_over(); });
   CHECK(link.peer.error() == error);
@@ -106,7 +79,7 @@ TEST_CASE("A peer that has ended first hears the answer and the end, though a ch
   EventLoop loop;
   Link link(loop);
   link.connection->on_eof([](Connection& self) { self.write("bye"); });
-  const Holder holder;
+  const CopyHolder holder;
   link.peer.end();
   run_until(loop, [&] { return link.peer.is_over(); });
   CHECK(link.peer.received() == "bye");
@@ -116,7 +89,7 @@ TEST_CASE("A peer that has ended first hears the answer and the end, though a ch
 TEST_CASE("A number that was closed while a child holds a copy isn't heard of any more") {
   EventLoop loop;
   Link link(loop);
-  const Holder holder;
+  const CopyHolder holder;
   link.connection->abort();
   run_until(loop, [&] { return link.is_closed() && link.peer.is_over(); });
   link.peer.close();
@@ -131,7 +104,7 @@ TEST_CASE("Who comes to a closed listener is refused, though a child holds a cop
   std::optional<pawl::Listener> listener;
   listener.emplace(loop, Endpoint::loopback(0), [](pawl::UniqueFd, const Endpoint&) {});
   const Endpoint endpoint = listener->local_endpoint();
-  const Holder holder;
+  const CopyHolder holder;
   SECTION("closed") { listener->close(); }
   SECTION("destroyed") { listener.reset(); }
   Recorder record;
@@ -383,7 +356,7 @@ TEST_CASE("An address that is given up is reset, though a child holds a copy") {
   EventLoop loop;
   RawListener listener;
   auto dial = Connection::connect(loop, listener.endpoint());
-  const Holder holder;
+  const CopyHolder holder;
   dial.reset();
   RawPeer peer(loop, listener.accept(loop));
   peer.start_reading();

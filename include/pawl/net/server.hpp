@@ -65,7 +65,7 @@ class PAWL_API Server {
   void pause();
   void resume();
   /// Calls `visit` for each connection, at once. It may close and abort them, and destroy the
-  /// server, which ends it.
+  /// server, which ends it; so does a fork in the child, where it visits nobody.
   void for_each(Function<void(Connection&)> visit);
   /// How many were turned away by max_connections_per_peer.
   std::uint64_t refused() const { return refused_; }
