@@ -133,6 +133,11 @@ Job EventLoop::start_job(ThreadPool& pool, Function<void()> work, Function<void(
   return parts_->jobs.start(pool, std::move(work), std::move(done), place, time());
 }
 
+void EventLoop::throw_job_dropped() {
+  throw std::system_error(std::make_error_code(std::errc::operation_canceled),
+                          "ThreadPool: it went before the job began");
+}
+
 void EventLoop::run() { parts_->run(false, TimePoint::max()); }
 
 void EventLoop::run_forever() { parts_->run(true, TimePoint::max()); }

@@ -8,6 +8,46 @@
 
 namespace pawl {
 
+using Phase = JobState::Phase;
+
+/// What the pool has of a job. When the pool goes before the job began, the loop is told all the
+/// same, which would wait for ever.
+class JobList::Errand {
+ public:
+  explicit Errand(std::shared_ptr<JobState> state) noexcept : state_(std::move(state)) {}
+  Errand(Errand&&) noexcept = default;
+  Errand& operator=(Errand&&) = delete;
+  ~Errand() {
+    if (state_ == nullptr) return;
+    const Phase was = state_->leave_queue(Phase::dropped, Phase::taken);
+    if (was == Phase::queued) send_back(std::move(state_));
+  }
+  void operator()() {
+    if (!state_->leave_queue(Phase::taken)) return;
+    state_->work();
+    send_back(std::move(state_));
+  }
+
+ private:
+  std::shared_ptr<JobState> state_;  // null when it was sent back
+};
+
+/// What comes back of a job, with all that its work has captured: the loop's thread destroys that,
+/// unless the loop is gone.
+class JobList::Answer {
+ public:
+  explicit Answer(std::shared_ptr<JobState> state) noexcept : state_(std::move(state)) {}
+  Answer(Answer&&) noexcept = default;
+  Answer& operator=(Answer&&) = delete;
+  ~Answer() {
+    if (state_ != nullptr) state_->work.reset();  // whoever still has a ticket
+  }
+  void operator()() { finish(*state_); }
+
+ private:
+  std::shared_ptr<JobState> state_;
+};
+
 void Job::cancel() {
   if (state_ != nullptr && state_->list != nullptr) state_->list->cancel(*state_);
 }
@@ -27,20 +67,19 @@ Job JobList::start(ThreadPool& pool, Function<void()> work, Function<void()> don
   state->done = std::move(done);
   state->place = place;
   state->since = now;
-  pool.post([state] { run(state); });
+  pool.post(Errand(state));
   state->list = this;
   state->position = jobs_.size();
   jobs_.push_back(state);
+  Phase expected = Phase::starting;
+  state->phase.compare_exchange_strong(expected, Phase::queued);
+  if (expected == Phase::dropped) send_back(state);
   return Job(std::move(state));
 }
 
-// On a thread of the pool.
-void JobList::run(const std::shared_ptr<JobState>& state) {
-  auto expected = JobState::Phase::queued;
-  if (!state->phase.compare_exchange_strong(expected, JobState::Phase::begun)) return;
-  state->work();
-  state->work.reset();
-  state->answer.post([state] { finish(*state); });
+void JobList::send_back(std::shared_ptr<JobState> state) noexcept {
+  MailboxPlace& answer = state->answer;
+  answer.post(Answer(std::move(state)));
 }
 
 void JobList::finish(JobState& state) {
@@ -61,10 +100,7 @@ void JobList::cancel(JobState& cancelled) {
   const std::shared_ptr<JobState> state = jobs_[cancelled.position];
   state->is_cancelled = true;
   forget(*state);
-  auto expected = JobState::Phase::queued;
-  if (state->phase.compare_exchange_strong(expected, JobState::Phase::given_up)) {
-    state->work.reset();
-  }
+  if (state->leave_queue(Phase::given_up)) state->work.reset();
   state->done.reset();
 }
 

@@ -18,13 +18,30 @@ namespace pawl {
 
 class JobList;
 
-/// One job: its work belongs to whoever moves `phase` away from queued, the rest to the loop.
+/// One job: its work belongs to whoever takes it out of the queue, the rest to the loop.
 struct JobState {
-  enum class Phase : std::uint8_t { queued, begun, given_up };
+  /// `starting` until the pool has accepted it, though it may be taken before that is known;
+  /// `dropped` when the pool didn't, or went at once.
+  enum class Phase : std::uint8_t { starting, queued, taken, given_up, dropped };
 
   explicit JobState(std::shared_ptr<Mailbox> mailbox) : answer(std::move(mailbox)) {}
 
-  std::atomic<Phase> phase{Phase::queued};
+  /// What it was; a job that is on its way or in the queue is `if_starting` or `if_queued` then.
+  Phase leave_queue(Phase if_starting, Phase if_queued) {
+    Phase was = phase.load();
+    for (;;) {
+      if (was != Phase::starting && was != Phase::queued) return was;
+      const Phase next = was == Phase::starting ? if_starting : if_queued;
+      if (phase.compare_exchange_weak(was, next)) return was;
+    }
+  }
+  /// True exactly once: for who takes it out of the queue.
+  bool leave_queue(Phase next) {
+    const Phase was = leave_queue(next, next);
+    return was == Phase::starting || was == Phase::queued;
+  }
+
+  std::atomic<Phase> phase{Phase::starting};
   Function<void()> work;
   MailboxPlace answer;  // there before the work begins: its end must not want for memory
 
@@ -55,7 +72,10 @@ class JobList {
   std::string describe_live(TimePoint now) const;
 
  private:
-  static void run(const std::shared_ptr<JobState>& state);
+  class Errand;
+  class Answer;
+
+  static void send_back(std::shared_ptr<JobState> state) noexcept;
   static void finish(JobState& state);
   void forget(JobState& state);
 

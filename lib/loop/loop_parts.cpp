@@ -75,11 +75,12 @@ LoopParts::LoopParts(LoopOptions wanted)
 
 LoopParts::~LoopParts() {
   letters.clear();  // what was taken and not run
+  jobs.clear();
+  threads.reset();  // before the mailbox closes: what their jobs own comes back by it
   mailbox->close(letters);
   letters.clear();
   jobs.clear();
   socks.clear();
-  threads.reset();
   signals.clear();
   orphans.clear();
   polled_children.clear();

@@ -268,6 +268,44 @@ TEST_CASE("Work that runs while its future is cancelled and dropped is dropped t
   CHECK(loop.why_alive().empty());
 }
 
+TEST_CASE("A future for work whose pool goes before it begins fails, and the loop ends",
+          "[threads]") {
+  EventLoop loop;
+  std::promise<void> gate;
+  const auto token = std::make_shared<int>(1);
+  auto pool = std::make_unique<pawl::ThreadPool>(1);
+  pool->post([opened = gate.get_future().share()] { opened.wait(); });
+  const auto number = pawl::run_in_executor(loop, *pool, [token] { return *token; });
+  pawl::run_in_executor(loop, *pool, [token] {});  // that nobody looks at
+  std::thread opener([&, &pool = *pool] {
+    while (pool.size() > 0) std::this_thread::yield();  // until it takes no more jobs
+    gate.set_value();
+  });
+  pool.reset();
+  opener.join();
+  loop.run();
+  CHECK(number.error() == std::errc::operation_canceled);
+  CHECK(token.use_count() == 1);
+}
+
+TEST_CASE("What moving the result of work throws fails the future", "[threads]") {
+  struct Heavy {
+    explicit Heavy(int* moves_left) : left(moves_left) {}
+    Heavy(Heavy&& other) : left(other.left) {
+      if (--*left == 0) throw std::runtime_error("too heavy");
+    }
+    int* left;
+  };
+  for (int moves = 1; moves < 10; ++moves) {
+    EventLoop loop;
+    int left = moves;
+    const auto future = pawl::run_in_executor(loop, [&] { return Heavy(&left); });
+    loop.run();
+    REQUIRE(future.done());
+    if (left <= 0) CHECK_THROWS_WITH(future.result(), "too heavy");
+  }
+}
+
 TEST_CASE("A future for a child tells how it ended") {
   EventLoop loop;
   CHECK(run_until_complete(loop, pawl::run_child(loop, shell("exit 3"))).exit_code == 3);

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "support/counter.hpp"
+#include "support/no_threads.hpp"
 #include "support/virtual_clock.hpp"
 
 using namespace std::chrono_literals;
@@ -229,18 +230,8 @@ TEST_CASE("A selector that isn't there fails the constructor", "[threads]") {
 
 TEST_CASE("A thread that can't be started fails the constructor, when the others have ended",
           "[threads]") {
-  struct HugeStacks {
-    HugeStacks() {
-      ::pthread_getattr_default_np(&old);
-      pthread_attr_t huge = old;
-      ::pthread_attr_setstacksize(&huge, std::size_t{3} << (sizeof(void*) == 8 ? 45 : 30));
-      ::pthread_setattr_default_np(&huge);
-    }
-    ~HugeStacks() { ::pthread_setattr_default_np(&old); }
-    pthread_attr_t old{};
-  };
   Counter runs;
-  const HugeStacks no_thread_fits;
+  const NoThreads none_can_start;
   CHECK_THROWS_AS(LoopGroup(3, [&](EventLoop&, std::size_t) { runs.up(); }), std::system_error);
   CHECK(runs.count() == 0);
 }

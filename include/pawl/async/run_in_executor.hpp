@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <exception>
 #include <type_traits>
 #include <utility>
 
@@ -20,7 +21,7 @@ class JobFutureState : public FutureState<Value> {
   template <typename Work>
   void start(ThreadPool& pool, Work work) {
     job_ = this->loop().run_in_executor(
-        pool, std::move(work), [this](Outcome<Value> outcome) { on_outcome(std::move(outcome)); },
+        pool, std::move(work), [this](Outcome<Value>&& outcome) { on_outcome(outcome); },
         this->place());
     this->tell_of_closing();
   }
@@ -33,12 +34,16 @@ class JobFutureState : public FutureState<Value> {
   }
 
  private:
-  void on_outcome(Outcome<Value> outcome) {
+  void on_outcome(Outcome<Value>& outcome) {
     if (!outcome) return this->fail(outcome.exception());
     if constexpr (std::is_void_v<Value>) {
       this->set_value();
     } else {
-      this->set_value(outcome.get());
+      try {
+        this->set_value(outcome.get());
+      } catch (...) {  // of the value's constructor
+        this->fail(std::current_exception());
+      }
     }
   }
 
@@ -48,7 +53,8 @@ class JobFutureState : public FutureState<Value> {
 /// Runs `work()` on a thread of `pool`: a future for what it returns or throws.
 ///
 /// Cancelling the future keeps work that hasn't begun from running. Work that runs goes on in its
-/// thread, and what it gives is dropped. The job keeps the loop's `run()` from returning.
+/// thread, and what it gives is dropped. A pool that goes before the work began fails the future
+/// with `std::errc::operation_canceled`. The job keeps the loop's `run()` from returning.
 template <typename Work>
 auto run_in_executor(EventLoop& loop, ThreadPool& pool, Work work, Place place = Place::here()) {
   using Result = std::decay_t<std::invoke_result_t<Work&>>;

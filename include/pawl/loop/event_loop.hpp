@@ -128,10 +128,12 @@ class PAWL_API EventLoop {
   bool remove_signal_handler(int signal);
 
   /// Runs `work()` on a thread of the pool and then `done(Outcome<Result>)` on this loop's thread.
-  /// What `work` throws is thrown by `Outcome::get`. See `Job` about cancelling.
+  /// What `work` throws is thrown by `Outcome::get`. See `Job` about cancelling. All that both have
+  /// captured dies on this loop's thread, as long as the loop lives.
   template <typename Work, typename Done>
   Job run_in_executor(Work work, Done done, Place place = Place::here());
-  /// The same on a pool of the caller's, which must outlive the loop's interest in the job.
+  /// The same on a pool of the caller's. When that goes before the job began, `done` gets a
+  /// `std::system_error` of `std::errc::operation_canceled`.
   template <typename Work, typename Done>
   Job run_in_executor(ThreadPool& pool, Work work, Done done, Place place = Place::here());
   /// The loop's own pool; its threads start with the first job.
@@ -193,6 +195,7 @@ class PAWL_API EventLoop {
   Queued queue_soon(Place place, bool dies_as_nothing);
   Queued queue_soon_with_care(Place place, bool dies_as_nothing);
   Job start_job(ThreadPool& pool, Function<void()> work, Function<void()> done, Place place);
+  [[noreturn]] static void throw_job_dropped();
 
   std::unique_ptr<LoopParts> parts_;
 };
@@ -214,12 +217,24 @@ Job EventLoop::run_in_executor(ThreadPool& pool, Work work, Done done, Place pla
   using Result = std::decay_t<std::invoke_result_t<Work&>>;
   struct Call {
     Work work;
-    Outcome<Result> outcome;
+    std::optional<Outcome<Result>> outcome;  // none: it never ran
+
+    void run() {
+      try {
+        outcome.emplace(Outcome<Result>::of(work));
+      } catch (...) {  // of the result's move
+        outcome.emplace(Outcome<Result>::of([]() -> Result { throw; }));
+      }
+    }
+    Outcome<Result>& result() {
+      if (!outcome) outcome.emplace(Outcome<Result>::of([]() -> Result { throw_job_dropped(); }));
+      return *outcome;
+    }
   };
   auto call = std::make_shared<Call>(Call{std::move(work), {}});
   return start_job(
-      pool, [call] { call->outcome = Outcome<Result>::of(call->work); },
-      [call, done = std::move(done)]() mutable { done(std::move(call->outcome)); }, place);
+      pool, [call] { call->run(); },
+      [call, done = std::move(done)]() mutable { done(std::move(call->result())); }, place);
 }
 
 }  // namespace pawl

@@ -15,7 +15,7 @@ class Outcome {
 
   /// Calls `work` and keeps what comes out.
   template <typename Work>
-  static Outcome of(Work& work) {
+  static Outcome of(Work&& work) {
     Outcome outcome;
     try {
       outcome.value_.emplace(work());
@@ -43,7 +43,7 @@ template <>
 class Outcome<void> {
  public:
   template <typename Work>
-  static Outcome of(Work& work) {
+  static Outcome of(Work&& work) {
     Outcome outcome;
     try {
       work();

@@ -14,7 +14,7 @@ namespace pawl {
 ///
 /// For work that computes or blocks; see `EventLoop::run_in_executor` to get the result back.
 ///
-/// Threads:  all of it may be used from any thread. It may go with one of its own jobs too.
+/// Threads:  all of it may be used from any thread. Its last owner may be one of its own jobs.
 /// Promises: a thread is started only when a job finds none idle.
 /// Fails:    a job must not throw; what leaves it ends the program (`std::terminate`).
 ///           In a forked child it has no threads: `post` throws `std::logic_error`, and destroying
