@@ -8,11 +8,11 @@ usage: sh test/run.sh [--again] [quick | full | STEP... | SUITE...]
 
   full    (the default) all suites on every selector with g++, again with clang under ASan and UBSan,
           there with each allocation and each system call failing in turn too, the threaded ones
-          under TSan; the checks of style, headers, floors, system calls; the programs built against
-          an installed copy; the README's program
+          under TSan, and those of the floors as 32-bit programs; the checks of style, headers, floors,
+          system calls; the programs built against an installed copy; the README's program
   quick   g++ only: the suites on epoll, and the checks that take no time
   STEP    these steps of full: style headers gcc readme asan out_of_memory failing_calls
-          without_libev tsan install
+          without_libev m32 tsan install
   SUITE   these suites on every selector: core system selector loop net async examples
           peers network (network: a namespace of its own, as root, on epoll and poll)
 
@@ -202,7 +202,7 @@ run_listed_suite() { # LINE [CATCH ARGUMENT...]
 
 # ---- steps
 
-all_steps='style headers gcc readme asan out_of_memory failing_calls without_libev tsan install'
+all_steps='style headers gcc readme asan out_of_memory failing_calls without_libev m32 tsan install'
 floor_suites='core system selector loop net async'
 program_suites='examples peers network'
 all_suites="$floor_suites $program_suites"
@@ -245,6 +245,15 @@ step_without_libev() {
   build without_libev g++ 'pawl:shared_library test_selector' -Dlibev=disabled -Dcares=disabled \
     -Ddefault_library=shared -Dexamples=disabled -Doptimization=0 &&
     run_suites without_libev 120 selector ''
+}
+
+# 32-bit programs, without libev and c-ares, of which Debian has no 32-bit build beside the other.
+step_m32() {
+  can 'm32' g++-multilib makes_32_bit_programs || return 0
+  build m32 g++ 'test_core test_system test_selector test_loop test_net test_async' \
+    -Dlibev=disabled -Dcares=disabled -Dexamples=disabled -Ddefault_library=static \
+    -Doptimization=0 -Ddebug=false -Dcpp_args=-m32 -Dcpp_link_args=-m32 &&
+    run_suites m32 120 "$floor_suites" 'select epoll'
 }
 
 # The other compiler as well: its instrumented code is made in a third of the time that g++ takes.
@@ -376,6 +385,7 @@ install_tools() {
   want wrk has_command wrk
   want nftables test -x /usr/sbin/nft
   want strace has_command strace
+  want g++-multilib makes_32_bit_programs
   install_missing
 }
 

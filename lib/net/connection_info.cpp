@@ -4,6 +4,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "net/dialer.hpp"
@@ -15,8 +18,9 @@
 namespace pawl {
 
 std::size_t Connection::buffered() const {
-  return static_cast<std::size_t>(state() == ConnectionState::done ? unsent_bytes_
-                                                                   : output_.bytes());
+  const std::uint64_t bytes = state() == ConnectionState::done ? unsent_bytes_ : output_.bytes();
+  constexpr std::uint64_t most = std::numeric_limits<std::size_t>::max();
+  return static_cast<std::size_t>(std::min(bytes, most));
 }
 
 Endpoint Connection::local_endpoint() const {
@@ -74,7 +78,7 @@ std::string Connection::describe() const {
   std::string text = "connection to " + peer_name() + " " + std::string(to_string(state()));
   if (state() != ConnectionState::done) {
     if (unusual_.output_side != Output::failed) {
-      return text + ", " + std::to_string(buffered()) + " bytes unsent";
+      return text + ", " + std::to_string(output_.bytes()) + " bytes unsent";
     }
     return text + ", " + std::string(ended_by_) +
            " failed: " + system_error_code(output_error_).message() + ", " +

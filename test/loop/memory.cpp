@@ -49,7 +49,7 @@ TEST_CASE("A million timers that are added and cancelled leave memory as it was"
   std::vector<TimerHandle> window(1000);
   const auto add_and_cancel = [&](int count) {
     for (int i = 0; i < count; ++i) {
-      TimerHandle& timer = window[random() % window.size()];
+      TimerHandle& timer = window[static_cast<std::size_t>(random() % window.size())];
       timer.cancel();
       timer =
           loop.call_later(Duration(static_cast<std::int64_t>(random() % 60'000'000'000)), [] {});

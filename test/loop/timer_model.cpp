@@ -79,7 +79,7 @@ class TimerModel {
 
   void cancel_one() {
     if (timers_.empty()) return;
-    Timer& timer = timers_[random_() % timers_.size()];
+    Timer& timer = timers_[static_cast<std::size_t>(random_() % timers_.size())];
     timer.handle.cancel();
     if (timer.is_pending) expected_.erase(timer.expected);
     timer.is_pending = false;

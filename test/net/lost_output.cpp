@@ -66,7 +66,7 @@ struct Stuck {
   /// That the peer gets a reset behind a part, and that the kernel doesn't go on sending.
   void check_cut() {
     wait_for_end();
-    const std::size_t sent = link.connection->bytes_sent();
+    const std::uint64_t sent = link.connection->bytes_sent();
     const std::size_t arrived = unread_at(link.peer);
     link.peer.start_reading();
     spin_until(loop, [&] { return link.peer.is_over(); });

@@ -178,8 +178,9 @@ TEST_CASE("A length prefix is the number in its order, and refuses what doesn't 
 }
 
 TEST_CASE("A length that no memory could hold is too long, and takes none") {
-  MessageParser parser(Framing::prefixed(LengthPrefix{8}));
-  const std::string all(8, '\xff');
+  constexpr unsigned width = sizeof(std::size_t);
+  MessageParser parser(Framing::prefixed(LengthPrefix{width}));
+  const std::string all(width, '\xff');
   std::string_view input = all;
   CHECK(parser.next(input) == Status::failed);
   CHECK(parser.error() == Errc::message_too_long);
@@ -187,7 +188,7 @@ TEST_CASE("A length that no memory could hold is too long, and takes none") {
   CHECK(parser.finish() == Status::failed);
 
   MessageParser patient(
-      Framing::prefixed(LengthPrefix{8}, std::numeric_limits<std::size_t>::max()));
+      Framing::prefixed(LengthPrefix{width}, std::numeric_limits<std::size_t>::max()));
   const HeldBytes held;
   input = all;
   CHECK(patient.next(input) == Status::more);

@@ -304,7 +304,7 @@ TEST_CASE("A peer that takes what is left isn't cut off because the loop stood s
   Link link(timed.loop, options, tight);
   link.peer.keep_nothing();
   block(timed.loop, link);
-  const std::size_t all = link.connection->bytes_sent() + link.connection->buffered();
+  const std::uint64_t all = link.connection->bytes_sent() + link.connection->buffered();
   link.connection->close();
   passes(timed.loop);
   timed.stand_still(1h, [&] { link.peer.read(1'000'000); });

@@ -4,12 +4,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -210,6 +212,24 @@ TEST_CASE("A file of 64 MiB goes through a small buffer whole, and none of it is
   CHECK(sender->close_reason() == CloseReason::clean);
 }
 
+TEST_CASE("A file may have more bytes than a 32-bit number counts") {
+  EventLoop loop;
+  Link link(loop);
+  constexpr std::uint64_t size = (std::uint64_t{1} << 32) + 5;
+  const File file("");
+  const UniqueFd hole = file.open(O_RDWR);
+  REQUIRE(::ftruncate(hole.get(), size) == 0);
+  REQUIRE(::pwrite(hole.get(), "hello", 5, size - 5) == 5);
+  link.connection->write_file(file.open(), 0, size);
+  CHECK(link.connection->buffered() ==
+        std::min<std::uint64_t>(size, std::numeric_limits<std::size_t>::max()));
+  CHECK_THAT(link.connection->describe(), Catch::Contains("4294967301 bytes unsent"));
+  link.connection->abort();
+  Link end(loop);
+  end.connection->write_file(file.open(), size - 5, 5);
+  run_until(loop, [&] { return end.peer.received() == "hello"; });
+}
+
 TEST_CASE("Files count neither for high_water nor for write_limit, other bytes do") {
   EventLoop loop;
   ConnectionOptions options;
@@ -400,9 +420,9 @@ TEST_CASE("Many files go in order, and each is closed when it has gone") {
   const File file(bytes);
   std::string expected;
   const std::size_t before = open_fd_count();
-  for (std::uint64_t i = 0; i < 300; ++i) {
-    const std::uint64_t offset = i * 97;
-    const std::uint64_t length = i * 13;
+  for (std::size_t i = 0; i < 300; ++i) {
+    const std::size_t offset = i * 97;
+    const std::size_t length = i * 13;
     link.connection->write_file(file.open(), offset, length);
     expected += bytes.substr(offset, length);
     if (i % 3 != 0) continue;

@@ -93,7 +93,7 @@ long step(long nth, long count, Clock::time_point begun) {
   const Clock::duration spent = Clock::now() - begun;
   const Clock::duration left = std::max(longest_scenario - spent, Clock::duration(1));
   const Clock::duration still_wanted = spent / (nth + 1) * std::max(count - nth, 1L);
-  return std::clamp<long>(still_wanted / left + 1, 1, std::max(count / 10, 1L));
+  return std::clamp(static_cast<long>(still_wanted / left) + 1, 1L, std::max(count / 10, 1L));
 }
 
 }  // namespace

@@ -36,6 +36,16 @@ has_header() {
   echo "#include <$1>" | g++ -E -x c++ -
 }
 
+makes_32_bit_programs() {
+  program=$(mktemp) || return
+  echo '#include <vector>
+    int main() { return std::vector<int>().capacity(); }' |
+    g++ -m32 -x c++ - -o "$program" && "$program"
+  made=$?
+  rm -f "$program"
+  return $made
+}
+
 has_clang_sanitizers() {
   ls "$(clang++ -print-runtime-dir)" | grep asan
 }

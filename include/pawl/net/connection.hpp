@@ -189,7 +189,7 @@ class PAWL_API Connection final : private IoHandler {
   /// The addresses that were tried in vain, in the order of their ends.
   const std::vector<DialAttempt>& attempts() const;
   /// Bytes written and not yet with the kernel, those of files too; when it is DONE, those that
-  /// never went.
+  /// never went. In a 32-bit program, no more of them than 2^32 - 1.
   std::size_t buffered() const;
   /// True exactly from the moment when high_water was reached until low_water is.
   bool is_congested() const { return unusual_.is_congested; }
