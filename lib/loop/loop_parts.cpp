@@ -131,7 +131,23 @@ void LoopParts::pass(std::optional<Duration> limit) {
 
 void LoopParts::make_pass(std::optional<Duration> limit) {
   poll(limit);
-  // All of them before any callback: what one of them posts waits for the next pass.
+  try {
+    begin_batches();
+  } catch (...) {  // out of memory
+    watches.put_off(ready_fds);
+    throw;
+  }
+  watches.dispatch(ready_fds);
+  if (!polled_children.empty()) polled_children.look(pass_time, runner);
+  run_signals();
+  if (timers.has_due()) run_timers();
+  if (next_letter < letters.size()) run_letters();
+  if (ready.has_batch()) run_ready();
+  if (!deferred.empty()) run_deferred();
+}
+
+/// All of them before any callback: what one of them posts waits for the next pass.
+void LoopParts::begin_batches() {
   deferred.begin_batch();
   ready.begin_batch(options.ready_budget);
   timers.collect(pass_time, options.timer_budget);
@@ -141,13 +157,6 @@ void LoopParts::make_pass(std::optional<Duration> limit) {
     mailbox->take_letters(letters);
     had_letters = true;
   }
-  watches.dispatch(ready_fds);
-  if (!polled_children.empty()) polled_children.look(pass_time, runner);
-  run_signals();
-  if (timers.has_due()) run_timers();
-  if (next_letter < letters.size()) run_letters();
-  if (ready.has_batch()) run_ready();
-  if (!deferred.empty()) run_deferred();
 }
 
 void LoopParts::poll(std::optional<Duration> limit) {
@@ -254,11 +263,11 @@ void LoopParts::run_letters() {
 }
 
 void LoopParts::run_deferred() {
-  deferred.run(
-      [this] { return !is_forked_child(); },
-      [this](auto call) {
-        runner.guard(call, [] { return std::string("a callback that was put off by a pass"); });
-      });
+  deferred.run([this] { return !is_forked_child(); },
+               [this](auto call) {
+                 runner.guard(call,
+                              [] { return std::string("a callback that was put off by a pass"); });
+               });
 }
 
 void LoopParts::run_ready() {

@@ -45,6 +45,7 @@ struct LoopParts final : IoHandler {
   // The pass, in its order.
   void pass(std::optional<Duration> limit);
   void make_pass(std::optional<Duration> limit);
+  void begin_batches();
   void poll(std::optional<Duration> limit);
   std::error_code select(std::optional<Duration> limit);
   [[noreturn]] void throw_unpolled(std::error_code error) const;

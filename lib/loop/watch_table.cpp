@@ -136,18 +136,38 @@ void WatchTable::dispatch(std::vector<Ready>& ready) {
   const bool is_timed = runner_.is_debug();
   const unsigned char* const mark = runner_.fork_mark();  // here, as each event asks it
   const auto is_forked_child = [mark] { return __builtin_expect(*mark == 0, false); };
-  for (const Ready& event : ready) {
-    const Watch* watch = current(event);
-    if (watch == nullptr) continue;
-    if (watch->handler == nullptr) {
-      run_side(event, Interest::read);
-      if (!is_forked_child()) run_side(event, Interest::write);
-    } else if (const Interest events = event.events & watch->interest; events != Interest::none) {
-      run_handler(*watch, events, is_timed);
-    } else {
-      run_hang_up(event, is_timed);
+  const Ready* event = ready.data();
+  const Ready* const end = event + ready.size();
+  try {
+    for (; event != end; ++event) {
+      const Watch* watch = current(*event);
+      if (watch == nullptr) continue;
+      if (watch->handler == nullptr) {
+        run_side(*event, Interest::read);
+        if (!is_forked_child()) run_side(*event, Interest::write);
+      } else if (const Interest events = event->events & watch->interest;
+                 events != Interest::none) {
+        run_handler(*watch, events, is_timed);
+      } else {
+        run_hang_up(*event, is_timed);
+      }
+      if (is_forked_child()) return;
     }
-    if (is_forked_child()) return;
+  } catch (...) {
+    tell_again(event + 1, end);
+    throw;
+  }
+}
+
+/// An exception ends the pass before these were told. The selector repeats what is waited for by
+/// itself; a hang-up it tells but once.
+void WatchTable::tell_again(const Ready* event, const Ready* end) noexcept {
+  for (; event != end; ++event) {
+    const Watch* watch = event->events == Interest::none ? find(event->key.fd) : nullptr;
+    if (watch == nullptr || token(*watch) != event->key.data) continue;
+    if (watch->interest == Interest::none) {
+      selector_.modify(event->key.fd, Interest::none, event->key.data);
+    }
   }
 }
 

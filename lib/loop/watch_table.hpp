@@ -39,6 +39,10 @@ class WatchTable {
 
   /// Calls whoever is registered for each of `ready`, if it still is.
   void dispatch(std::vector<Ready>& ready);
+  /// Nobody is called for them in this pass; who must be is in a later one.
+  void put_off(const std::vector<Ready>& ready) noexcept {
+    tell_again(ready.data(), ready.data() + ready.size());
+  }
 
   /// How many registrations keep the loop alive.
   std::size_t live_count() const { return live_count_; }
@@ -87,6 +91,7 @@ class WatchTable {
   void run_handler(const Watch& watch, Interest events, bool is_timed);
   void run_handler_timed(const Watch& watch, Interest events);
   void run_hang_up(const Ready& ready, bool is_timed);
+  void tell_again(const Ready* event, const Ready* end) noexcept;
   void run_side(const Ready& ready, Interest side);
   static CallbackSlot*& side_of(Watch& watch, Interest side);
   static void* token(const Watch& watch);

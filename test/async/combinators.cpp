@@ -478,3 +478,77 @@ TEST_CASE("An exception from a callback leaves run_until_complete, and the loop 
   pawl::run_until_complete(loop, slept);
   CHECK(slept.done());
 }
+
+TEST_CASE("A run_until_complete that an exception left stops no later run") {
+  EventLoop loop;
+  Promise<int> promise(loop);
+  const Future<int> future = promise.future();
+  SECTION("when the future is done in the pass of the exception") {
+    loop.call_soon([&] { promise.set_result(1); });
+    // Behind the waiter of run_until_complete, whichever pass that comes in.
+    future.add_done_callback(
+        [&] { future.add_done_callback([] { throw std::runtime_error("late"); }); });
+    loop.call_soon(
+        [&] { loop.call_soon([&] { loop.call_soon([] { throw std::runtime_error("late"); }); }); });
+  }
+  SECTION("when the future is done later") {
+    loop.call_soon([] { throw std::runtime_error("late"); });
+    loop.call_later(1ms, [&] { promise.set_result(1); });
+  }
+  SECTION("by another waiter of the future") {
+    loop.call_soon([&] { promise.set_result(1); });
+    future.add_done_callback([] { throw std::runtime_error("late"); });
+  }
+  int thrown = 0;
+  for (int i = 0; i < 5; ++i) {
+    try {
+      const int value = pawl::run_until_complete(loop, future);
+      CHECK(value == 1);
+    } catch (const std::runtime_error&) {
+      ++thrown;
+    }
+  }
+  CHECK(thrown >= 1);
+  bool is_through = false;
+  loop.call_later(2ms, [&] {
+    is_through = true;
+    loop.stop();
+  });
+  loop.run_forever();
+  CHECK(is_through);
+}
+
+TEST_CASE("An exception from each kind of async callback leaves the others as they were") {
+  EventLoop loop;
+  Promise<int> promise(loop);
+  const Future<int> future = promise.future();
+  std::string order;
+  const auto fail = [&](char name) {
+    order += name;
+    loop.stop();  // of the run that ends with the exception
+    throw std::runtime_error("no");
+  };
+  future.add_done_callback([&] { fail('a'); });
+  const Future<int> then = future.then([&](int value) { return value + 1; });
+  promise.on_cancel([&] { FAIL("it has a result"); });
+  Promise<void> cancelled(loop);
+  cancelled.on_cancel([&] { fail('b'); });
+  cancelled.future().cancel();
+  const Future<void> slept = pawl::sleep(loop, 0s);
+  slept.add_done_callback([&] { fail('c'); });
+  future.add_done_callback(
+      [&](const Future<int>& done) { order += done.result() == 1 ? 'd' : '?'; });
+  loop.call_soon([&] { promise.set_result(1); });
+  int thrown = 0;
+  for (int i = 0; i < 10; ++i) {
+    try {
+      loop.run();
+    } catch (const std::runtime_error&) {
+      ++thrown;
+    }
+  }
+  CHECK(thrown == 3);
+  CHECK(then.result() == 2);
+  CHECK(order.size() == 4);
+  CHECK(order.find('a') < order.find('d'));
+}

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -119,6 +120,101 @@ TEST_CASE("An exception leaves run(), and everything else is as it was", "[threa
     if (!others[i]->is_called_again()) CHECK(calls[i] == 1);
   }
   CHECK(thrower_calls >= (thrower.is_called_again() ? 2 : 1));
+}
+
+TEST_CASE("A stop() of a run that an exception left doesn't end the next one", "[threads]") {
+  const std::string kind = GENERATE(from_range(std::begin(all_kinds), std::end(all_kinds)));
+  const std::string who = GENERATE("itself", "one before it", "a thread", "a post");
+  INFO(kind << ", stopped by " << who);
+  EventLoop loop;
+  int thrower_calls = 0;
+  bool is_asked = who != "one before it";
+  Scene stopper(loop, "handler", [&] {
+    if (who != "one before it" || thrower_calls > 0) return;
+    loop.stop();
+    is_asked = true;
+  });
+  Scene thrower(loop, kind, [&] {
+    if (!is_asked || ++thrower_calls > 1) return;
+    if (who == "itself") loop.stop();
+    if (who == "a thread") std::thread([&] { loop.stop(); }).join();
+    if (who == "a post") loop.call_soon_threadsafe([&] { loop.stop(); });
+    throw Oops();
+  });
+  if (who == "one before it") stopper.set_up(SIGUSR2);
+  thrower.set_up(SIGUSR1);
+  for (int runs = 0; thrower_calls == 0 && runs < 1000; ++runs) {
+    try {
+      loop.run_forever();  // which the stopper may end before the thrower comes
+    } catch (const Oops&) {
+    }
+  }
+  CHECK(thrower_calls == 1);
+  if (who == "a post") loop.run_forever();  // that letter is the next run's, and stops it
+  bool is_through = false;
+  loop.call_later(2ms, [&] {
+    is_through = true;
+    loop.stop();
+  });
+  const std::string next = GENERATE("run", "run_forever", "run_for");
+  if (next == "run") loop.run();
+  if (next == "run_forever") loop.run_forever();
+  if (next == "run_for") loop.run_for(1h);
+  CHECK(is_through);
+}
+
+TEST_CASE("The deadline of a run_for() that an exception left doesn't end the next run") {
+  EventLoop loop;
+  loop.call_soon([] { throw Oops(); });
+  CHECK_THROWS_AS(loop.run_for(5ms), Oops);
+  bool is_through = false;
+  loop.call_later(10ms, [&] {
+    is_through = true;
+    loop.stop();
+  });
+  loop.run_forever();
+  CHECK(is_through);
+}
+
+TEST_CASE("A hang-up that an exception cut off in its pass is told in the next one") {
+  EventLoop loop;
+  SocketPair pairs[3];
+  int told[3] = {};
+  bool has_thrown = false;
+  struct Waiting final : pawl::IoHandler {
+    explicit Waiting(pawl::Function<void()> with) : call(std::move(with)) {}
+    void on_ready(Interest) override { call(); }
+    std::string describe() const override { return "waiting"; }
+    pawl::Function<void()> call;
+  };
+  std::vector<std::unique_ptr<Waiting>> handlers;
+  for (int i = 0; i < 3; ++i) {
+    handlers.push_back(std::make_unique<Waiting>([&, i] {
+      ++told[i];
+      if (!std::exchange(has_thrown, true)) throw Oops();
+    }));
+    REQUIRE_FALSE(loop.add_handler(pairs[i].ours.get(), Interest::none, *handlers.back()));
+  }
+  loop.run_once(Duration::zero());
+  for (SocketPair& pair : pairs) pair.theirs.reset();
+  SECTION("by one of them") {
+    CHECK_THROWS_AS(loop.run_once(), Oops);
+    CHECK(told[0] + told[1] + told[2] == 1);
+  }
+  SECTION("by a reader before them") {
+    const SocketPair other;
+    write_byte(other.theirs.get());
+    loop.add_reader(other.ours.get(), [&] {
+      loop.remove_reader(other.ours.get());
+      if (!std::exchange(has_thrown, true)) throw Oops();
+    });
+    CHECK_THROWS_AS(loop.run_once(), Oops);
+  }
+  for (int i = 0; i < 4; ++i) loop.run_once(Duration::zero());
+  CHECK(told[0] == 1);
+  CHECK(told[1] == 1);
+  CHECK(told[2] == 1);
+  for (const SocketPair& pair : pairs) loop.remove_handler(pair.ours.get());
 }
 
 TEST_CASE("What a callback that throws captured is freed") {
