@@ -64,6 +64,8 @@ struct LoopParts final : IoHandler {
   bool is_forked_child() const { return runner.is_forked_child(); }
   /// True exactly when a child may hold copies of this loop's descriptors.
   bool has_forked() const { return fork_count() != forks_before; }
+  /// True exactly when that is so and this isn't such a child: closing tells nobody anything then.
+  bool shares_with_children() const { return has_forked() && !is_forked_child(); }
   [[noreturn]] static void throw_used_after_fork();
   std::optional<Duration> wait_limit(std::optional<Duration> limit) const;
   std::optional<TimePoint> next_deadline() const;

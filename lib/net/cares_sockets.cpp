@@ -18,6 +18,8 @@
 #include <new>
 #include <utility>
 
+#include "loop/loop_parts.hpp"
+#include "net/shared_socket.hpp"
 #include "net/socket_address.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/system/system.hpp"
@@ -135,9 +137,15 @@ int CaresSockets::make(int family, int type, int protocol, void* data) {
 }
 
 int CaresSockets::close(int fd, void* data) {
+  CaresSockets& sockets = self(data);
   on_state(data, fd, 0, 0);
-  self(data).sockets_.erase(fd);
-  const SystemResult result = self(data).loop_.system().close(fd);
+  const auto socket = sockets.sockets_.find(fd);
+  const bool is_stream = socket != sockets.sockets_.end() && socket->second.type == SOCK_STREAM;
+  if (is_stream && sockets.loop_.parts().shares_with_children()) {
+    end_for_all_holders(sockets.loop_.system(), fd, SocketEnd::in_order);
+  }
+  if (socket != sockets.sockets_.end()) sockets.sockets_.erase(socket);
+  const SystemResult result = sockets.loop_.system().close(fd);
   errno = result.error;
   return result.ok() ? 0 : -1;
 }

@@ -11,6 +11,7 @@
 
 #include "net/datagram_frame.hpp"
 #include "net/datagram_queue.hpp"
+#include "net/shared_socket.hpp"
 #include "net/unix_socket_file.hpp"
 #include "pawl/system/system.hpp"
 
@@ -186,6 +187,9 @@ void DatagramSocket::end(DatagramEvent event, std::error_code error, const char*
 
 void DatagramSocket::close_socket() {
   loop_.remove_handler(fd_);
+  if (loop_.parts().shares_with_children()) {
+    end_datagrams_for_all_holders(loop_.system(), fd_, local_.is_unix());
+  }
   loop_.system().close(std::exchange(fd_, -1));
   file_.reset();
 }

@@ -66,8 +66,7 @@ class Dialer::Attempt final : public IoHandler {
   ~Attempt() {
     if (fd_ < 0) return;
     loop().remove_handler(fd_);
-    const LoopParts& parts = loop().parts();
-    if (parts.has_forked() && !parts.is_forked_child()) {
+    if (loop().parts().shares_with_children()) {
       end_for_all_holders(system(), fd_, SocketEnd::reset);
     }
     system().close(fd_);

@@ -14,6 +14,7 @@
 
 #include "loop/loop_parts.hpp"
 #include "net/accept_error.hpp"
+#include "net/shared_socket.hpp"
 #include "net/socket_address.hpp"
 #include "net/socket_settings.hpp"
 #include "net/unix_socket_file.hpp"
@@ -269,10 +270,9 @@ void Listener::end(ListenerEvent event) {
   if (on_drained_) on_drained_();
 }
 
-/// Nobody is to wait in the backlog of a copy that a forked child holds.
 void Listener::stop_for_all_holders() {
-  const LoopParts& parts = loop_.parts();
-  if (parts.has_forked() && !parts.is_forked_child()) loop_.system().shutdown(fd_.get(), SHUT_RDWR);
+  if (!loop_.parts().shares_with_children()) return;
+  stop_listening_for_all_holders(loop_.system(), fd_.get());
 }
 
 // State
