@@ -322,10 +322,12 @@ TimePoint Connection::deadline() const {
       if (!is_refused && unusual_.output_side != Output::failed) break;
       return deadline_after(last_output_, options_->write_timeout);
     }
-    case ConnectionState::receiving:
-      if (unusual_.is_paused || is_unheard_) break;  // it isn't the peer that is waited for
+    case ConnectionState::receiving: {
+      const bool is_peers_turn = !unusual_.is_paused && !is_unheard_ && !unusual_.has_peer_ended;
+      if (!is_peers_turn) break;
       return deadline_after(std::max({last_input_, last_output_, peers_turn_}),
                             options_->idle_timeout);
+    }
     default: break;
   }
   return TimePoint::max();

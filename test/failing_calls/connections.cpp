@@ -163,8 +163,6 @@ TEST_CASE("A relay between two connections whose calls fail brings the right byt
     pawl::ServerOptions options;
     options.connection = patient_options();
     options.connection.allow_half_open = true;
-    options.connection
-        .idle_timeout = {};  // the other side's failure is to end it, not its own wait
     pawl::Server proxy(
         trial.loop(), Endpoint::loopback(0),
         [&](Connection& connection) {

@@ -145,6 +145,51 @@ TEST_CASE("The idle timeout doesn't run while a reader pauses") {
   CHECK(link.is_closed());
 }
 
+TEST_CASE(
+    "The idle timeout doesn't run while an answer is made for a peer that has ended its side") {
+  Timed timed;
+  ConnectionOptions options = idle(10s);
+  options.allow_half_open = true;
+  Link link(timed.loop, options);
+  link.peer.send("question");
+  link.peer.end();
+  timed.until([&] { return link.record.order == "data eof"; });
+  timed.advance(1h);
+  CHECK_FALSE(link.is_closed());
+  SECTION("which gets it") {
+    link.connection->write("answer");
+    link.connection->close();
+    timed.until([&] { return link.is_closed(); });
+    CHECK_FALSE(link.record.error);
+    CHECK(link.peer.received() == "answer");
+  }
+  SECTION("in parts, with time between them") {
+    link.connection->write("an");
+    timed.until([&] { return link.peer.received() == "an"; });
+    timed.advance(1h);
+    CHECK_FALSE(link.is_closed());
+    link.connection->write("swer");
+    timed.until([&] { return link.peer.received() == "answer"; });
+  }
+  SECTION("unless it resets, which is heard") {
+    link.peer.reset();
+    timed.until([&] { return link.is_closed(); });
+    CHECK(link.connection->close_reason() == CloseReason::peer_reset);
+  }
+}
+
+TEST_CASE("The idle timeout runs for a peer that was told of our end, and hasn't ended yet") {
+  Timed timed;
+  ConnectionOptions options = idle(10s);
+  options.allow_half_open = true;
+  Link link(timed.loop, options);
+  link.connection->shutdown();
+  passes(timed.loop);
+  timed.advance(10s);
+  CHECK(link.is_closed());
+  CHECK(link.connection->close_reason() == CloseReason::idle_timeout);
+}
+
 TEST_CASE("A relay to a slow reader isn't idle on the side that it keeps waiting") {
   Timed timed;
   ConnectionOptions options = idle(10s);

@@ -45,7 +45,8 @@ struct SystemResult;
 ///
 /// Timeouts and limits judge the peer: what it has sent or taken is looked at once more before one
 /// of them ends a connection, however long the loop stood still; and `idle_timeout` doesn't run
-/// while reading is paused, or while bytes wait for an `on_data` that isn't set.
+/// while reading is paused, while bytes wait for an `on_data` that isn't set, or when the peer has
+/// ended its side and the answer is still being made here.
 struct ConnectionOptions : SocketOptions {
   /// For the whole dial, lookup included. What happened while the loop stood still is looked at
   /// first; a dial that only then could go on has as much again, once.
