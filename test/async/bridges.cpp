@@ -274,7 +274,12 @@ TEST_CASE("A future for work whose pool goes before it begins fails, and the loo
   std::promise<void> gate;
   const auto token = std::make_shared<int>(1);
   auto pool = std::make_unique<pawl::ThreadPool>(1);
-  pool->post([opened = gate.get_future().share()] { opened.wait(); });
+  std::promise<void> begun;
+  pool->post([&begun, opened = gate.get_future().share()] {
+    begun.set_value();
+    opened.wait();
+  });
+  begun.get_future().wait();
   const auto number = pawl::run_in_executor(loop, *pool, [token] { return *token; });
   pawl::run_in_executor(loop, *pool, [token] {});  // that nobody looks at
   std::thread opener([&, &pool = *pool] {
