@@ -4,6 +4,7 @@
 namespace pawl {
 
 void Event::set() {
+  FutureCore::refuse_wrong_thread(hub_, "Event::set");
   is_set_ = true;
   while (QueuedState<void>* state = waiting_.pop()) state->set_value();
 }

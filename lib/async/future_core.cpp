@@ -213,8 +213,8 @@ void FutureCore::report_unseen() noexcept try {
   }
   hub_.report("nobody looked at the exception of the future made at " + to_string(place()) + ": " +
               what);
-} catch (const std::bad_alloc&) {
-  // One line less.
+} catch (const std::exception&) {
+  // One line less: there was no memory, or this isn't the loop's thread.
 }
 
 void FutureCore::throw_pending(const char* operation, Place place) {
@@ -239,6 +239,10 @@ void post_to_loop(const FutureCore& core, Function<void()> callback) {
 }
 
 // ---- memory
+
+void FutureCore::refuse_wrong_thread(FutureHub& hub, const char* operation) {
+  hub.refuse_wrong_thread(operation);
+}
 
 FutureHub& FutureCore::hub_of(EventLoop& loop) { return FutureHub::of(loop); }
 

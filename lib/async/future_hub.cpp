@@ -2,6 +2,8 @@
 #include "async/future_hub.hpp"
 
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "loop/loop_parts.hpp"
@@ -82,6 +84,9 @@ void FutureHub::post(FutureCore& core) noexcept {
     queue_posted();
   } catch (const std::bad_alloc&) {
     loop_.parts().retries.add(retry_);
+  } catch (const std::logic_error&) {  // on a wrong thread, in a destructor: debug mode has said so
+    loop_.parts().retries.add(retry_);
+    loop_.parts().mailbox->wake();
   }
 }
 
@@ -94,7 +99,24 @@ void FutureHub::queue_posted() {
   }
 }
 
+void FutureHub::look_at_thread(const char* operation) const {
+  LoopParts& parts = loop_.parts();
+  if (!parts.is_on_wrong_thread()) return;
+  parts.report_wrong_thread(operation);
+  throw std::logic_error(std::string(operation) +
+                         " called from a thread that is not the loop's; use call_soon_threadsafe");
+}
+
+void FutureHub::report_wrong_thread(const char* operation) const noexcept {
+  try {
+    refuse_wrong_thread(operation);
+  } catch (const std::exception&) {
+    // It has been said, unless there was no memory for that.
+  }
+}
+
 void* FutureHub::allocate(std::size_t bytes, std::size_t alignment) {
+  refuse_wrong_thread("what makes a future or waits for one was");
   const std::size_t size_class = (bytes - 1) / class_bytes;
   ++live_;
   try {

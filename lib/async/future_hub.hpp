@@ -46,6 +46,15 @@ class FutureHub {
   void report(std::string line);
   bool is_debug() const noexcept { return is_debug_; }
 
+  /// Throws `std::logic_error`, having reported it, when debug mode sees that this isn't the thread
+  /// of the loop. `operation` is for people.
+  void refuse_wrong_thread(const char* operation) const {
+    if (is_debug_ && !is_closed_) look_at_thread(operation);
+  }
+
+  /// The same for ends, which can't refuse: only reports.
+  void report_wrong_thread(const char* operation) const noexcept;
+
   /// Has the loop run the waiters of `core`, which links it in one of two rings.
   void post(FutureCore& core) noexcept;
 
@@ -56,6 +65,7 @@ class FutureHub {
 
  private:
   ~FutureHub() = default;
+  void look_at_thread(const char* operation) const;
   void say_reports();
   void bury_now(FutureCore& core) noexcept;
   void queue_posted();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "pawl/async/semaphore.hpp"
 
+#include "async/future_hub.hpp"
+
 namespace pawl {
 
 using PermitState = QueuedState<Permit>;
@@ -22,11 +24,13 @@ class SemaphoreCore : public std::enable_shared_from_this<SemaphoreCore> {
     return future;
   }
   Permit try_acquire() {
+    FutureCore::refuse_wrong_thread(hub_, "Semaphore::try_acquire");
     if (left_ == 0) return Permit();
     --left_;
     return Permit(shared_from_this());
   }
   void release() noexcept {
+    hub_.report_wrong_thread("Permit::release");
     if (PermitState* next = line_.pop_wanted()) {
       next->set_value(shared_from_this());
     } else {

@@ -126,8 +126,11 @@ void TaskBase::watch(int fd, Interest side) {
 }
 
 void TaskBase::stop_watching() noexcept {
-  if (state() == TaskState::reading) loop_.remove_reader(fd_);
-  if (state() == TaskState::writing) loop_.remove_writer(fd_);
+  const bool reads = state() == TaskState::reading;
+  if (!reads && state() != TaskState::writing) return;
+  // Not by the loop, which may refuse: this may be a destructor on a wrong thread.
+  result_->hub().report_wrong_thread("what ends a task was");
+  loop_.parts().watches.remove_callback(fd_, reads ? Interest::read : Interest::write);
 }
 
 // ---- the end

@@ -101,8 +101,11 @@ struct LoopParts final : IoHandler {
 
   /// True, and reported, exactly when debug mode sees that `operation` comes from a wrong thread.
   bool is_wrong_thread(const char* operation) {
-    return __builtin_expect(is_debug, false) && is_running &&
-           std::this_thread::get_id() != thread && report_wrong_thread(operation);
+    return is_on_wrong_thread() && report_wrong_thread(operation);
+  }
+  /// The same, unreported.
+  bool is_on_wrong_thread() const {
+    return __builtin_expect(is_debug, false) && is_running && std::this_thread::get_id() != thread;
   }
   bool report_wrong_thread(const char* operation);
   void refuse_wrong_thread(const char* operation) {

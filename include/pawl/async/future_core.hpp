@@ -93,6 +93,9 @@ class PAWL_API FutureCore : private FutureLink {
   virtual const FutureCore* waits_for() const { return nullptr; }
   virtual const TaskBase* task() const { return nullptr; }
 
+  /// In debug mode: throws `std::logic_error` on another thread than the loop's.
+  static void refuse_wrong_thread(FutureHub& hub, const char* operation);
+
   static FutureHub& hub_of(EventLoop& loop);
   static void* allocate(FutureHub& hub, std::size_t bytes, std::size_t alignment);
   static void free(FutureHub& hub, void* memory, std::size_t bytes, std::size_t alignment) noexcept;

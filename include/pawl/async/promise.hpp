@@ -43,7 +43,8 @@ class PromiseState : public FutureState<Value> {
 /// Calls:    `on_cancel` through the loop.
 /// Promises: whoever holds the future may cancel it at any time, so a result that comes after that
 ///           is dropped.
-/// Fails:    setting it twice, or an empty one (moved from), is a `std::logic_error`.
+/// Fails:    setting it twice, or an empty one (moved from), is a `std::logic_error`; so is setting
+///           it on another thread than the loop's while that runs, in debug mode.
 template <typename Value>
 class Promise {
  public:
@@ -106,6 +107,10 @@ class Promise {
   }
   /// Null when nobody wants a result any more.
   PromiseState<Value>* begin_setting() {
+    FutureCore::refuse_wrong_thread(core().hub(), "Promise::set_result");
+    return forget_on_cancel();
+  }
+  PromiseState<Value>* forget_on_cancel() {
     PromiseState<Value>& state = core();
     if (state.status() == FutureStatus::cancelled) return nullptr;
     if (!state.is_pending()) FutureCore::throw_set_twice(state.place());
@@ -115,7 +120,7 @@ class Promise {
   void break_promise() noexcept {
     if (!state_ || !state_->is_pending()) return;
     if (state_->is_held_by(2)) state_->look();  // this and the pending one: nobody ever wanted it
-    if (PromiseState<Value>* state = begin_setting()) state->fail(Errc::broken_promise);
+    if (PromiseState<Value>* state = forget_on_cancel()) state->fail(Errc::broken_promise);
   }
 
   FutureRef<PromiseState<Value>> state_;

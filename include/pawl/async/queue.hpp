@@ -76,7 +76,10 @@ class Queue {
 
   /// Takes no more items. Those that are in it can still be got; when there are none, whoever waits
   /// to get fails, and whoever waits to put fails at once.
-  void shutdown() { core_->close(Errc::queue_shut_down); }
+  void shutdown() {
+    FutureCore::refuse_wrong_thread(core_->hub, "Queue::shutdown");
+    core_->close(Errc::queue_shut_down);
+  }
 
  private:
   struct Core;
@@ -155,6 +158,7 @@ class Queue {
       });
     }
     bool put_nowait(Item& item) {
+      FutureCore::refuse_wrong_thread(hub, "Queue::put_nowait");
       if (closed || (is_full() && getters.empty())) return false;
       Entries entry;
       entry.emplace_back(std::move(item));
@@ -181,6 +185,7 @@ class Queue {
       });
     }
     std::optional<Item> get_nowait() {
+      FutureCore::refuse_wrong_thread(hub, "Queue::get_nowait");
       if (items.empty()) return std::nullopt;
       std::optional<Item> item = std::move(items.front().item);
       items.pop_front();

@@ -71,7 +71,7 @@ class Task : public TaskBase {
   explicit Task(EventLoop& loop, std::string_view name, Place place = Place::here())
       : Task(loop, name, Unstarted(make_state<Result>(FutureCore::hub_of(loop), place)), place) {}
   ~Task() override {
-    cancel();
+    result().cancel();
     own_result().set_task(nullptr);
   }
 
@@ -120,7 +120,7 @@ class FunctionTask final : public Task<Value> {
   FunctionTask(EventLoop& loop, std::string_view name, Callable callable, Place place)
       : Task<Value>(loop, name, place),
         callable_(std::make_shared<Callable>(std::move(callable))) {}
-  ~FunctionTask() override { this->cancel(); }
+  ~FunctionTask() override { this->result().cancel(); }
 
  private:
   Next step() override {

@@ -42,7 +42,10 @@ class PAWL_API TaskBase {
 
   /// Ends it at the step where it stands, and cancels the future or the task that it waits for.
   /// From inside its own step it ends when that returns. False when it was done already.
-  bool cancel() { return result_->cancel(); }
+  bool cancel() {
+    FutureCore::refuse_wrong_thread(result_->hub(), "Task::cancel");
+    return result_->cancel();
+  }
 
   /// "task copier, step reading, READING fd 5 for 12 ms", "…, AWAITING task other …"
   std::string describe() const;
