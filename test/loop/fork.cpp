@@ -5,9 +5,12 @@
 #include <chrono>
 #include <csignal>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 
+#include "pawl/loop/child_process.hpp"
 #include "pawl/loop/event_loop.hpp"
+#include "support/copy_holder.hpp"
 #include "support/faulty_system.hpp"
 #include "support/forked.hpp"
 #include "support/sockets.hpp"
@@ -134,4 +137,24 @@ TEST_CASE("A forked child may make a loop of its own, with the parent's still th
   CHECK(code == 0);
   loop.remove_signal_handler(SIGUSR1);
   check_that_it_works(loop, pair);
+}
+
+TEST_CASE(
+    "A program's input ends with the last copy of the pipe, a forked child's or the parent's") {
+  EventLoop loop;
+  pawl::ChildProcessOptions options;
+  options.arguments = {"cat"};
+  options.standard_input = pawl::Stdio::pipe;
+  std::optional<pawl::ChildExit> end;
+  pawl::ChildProcess program(loop, options,
+                             [&](pawl::ChildProcess&, const pawl::ChildExit& exit) { end = exit; });
+  std::optional<CopyHolder> holder;
+  holder.emplace();
+  program.standard_input().reset();
+  for (int i = 0; i < 10; ++i) loop.run_once(1ms);
+  CHECK(program.is_running());
+  holder.reset();
+  loop.run();
+  REQUIRE(end);
+  CHECK(end->ok());
 }

@@ -281,3 +281,30 @@ TEST_CASE("A peer is reset though a child waits in a call on its copy of the soc
   CHECK(link.peer.error() == ECONNRESET);
   CHECK(exit_code_of(child) == 0);
 }
+
+TEST_CASE("A connection that was released goes on in a child when the parent closes its number") {
+  const bool is_before = GENERATE(true, false);
+  EventLoop loop;
+  Connection::Released released;
+  Pipe closed;  // its end tells the child that the parent has closed
+  make_blocking(closed.reader.get());
+  TcpPair pair;
+  const int fd = pair.ours.get();
+  auto connection = Connection::adopt(loop, std::move(pair.ours));
+  RawPeer peer(loop, std::move(pair.theirs));
+  peer.start_reading();
+  if (is_before) released = connection->release();
+  const pid_t child = start_fork([&] {
+    closed.writer.reset();
+    char byte = 0;
+    if (::read(closed.reader.get(), &byte, 1) != 0) return 1;
+    return ::send(fd, "served", 6, MSG_NOSIGNAL) == 6 ? 0 : 2;
+  });
+  if (!is_before) released = connection->release();
+  released.socket.reset();
+  closed.writer.reset();
+  CHECK(exit_code_of(child) == 0);
+  run_until(loop, [&] { return peer.is_over(); });
+  CHECK(peer.received() == "served");
+  CHECK(peer.error() == 0);
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -72,6 +73,8 @@ class NameServer {
   std::vector<DnsQuestion> questions;
   /// How many of them were about A records.
   int count() const;
+  /// How many streams have come and haven't ended.
+  std::size_t streams() const { return streams_.size(); }
 
  private:
   void watch();

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "net/stream.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/net/resolver.hpp"
+#include "support/copy_holder.hpp"
 #include "support/sockets.hpp"
 
 using namespace std::chrono_literals;
@@ -146,6 +148,18 @@ TEST_CASE("A reply that was cut off is asked for again over TCP") {
   CHECK(there.look_up() == "127.0.0.1:80");
   REQUIRE(there.server.questions.size() == 2);
   CHECK(there.server.questions[1].is_over_tcp);
+}
+
+TEST_CASE("A name server's stream ends with the lookup, though a child holds a copy") {
+  if (!has_cares()) return;
+  std::optional<CopyHolder> holder;
+  Hostile there([&](const DnsQuestion& question) {
+    if (!question.is_over_tcp) return Messages{truncated(question)};
+    holder.emplace();
+    return Messages{right(question)};
+  });
+  CHECK(there.look_up() == "127.0.0.1:80");
+  run_until(there.loop, [&] { return there.server.streams() == 0; });
 }
 
 TEST_CASE("A thousand addresses are all given, in their order") {

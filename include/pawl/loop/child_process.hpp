@@ -93,8 +93,10 @@ class PAWL_API ChildProcess {
   std::error_code kill(int signal);
 
   /// The pipes that were asked for; empty ones otherwise. Take them with `std::move`. Dropping the
-  /// input is how the child sees the end of it. Writing to the input of a child that is gone raises
-  /// SIGPIPE as with any pipe (write(2)); the library leaves that signal as it found it.
+  /// input is how the child sees the end of it; but not while a process that was forked meanwhile
+  /// has a copy: it must close that, exec (they are close-on-exec) or end. Writing to the input of
+  /// a child that is gone raises SIGPIPE as with any pipe (write(2)); the library leaves that
+  /// signal as it found it.
   UniqueFd& standard_input() { return standard_input_; }
   UniqueFd& standard_output() { return standard_output_; }
   UniqueFd& standard_error() { return standard_error_; }

@@ -83,7 +83,8 @@ struct ConnectionOptions : SocketOptions {
 ///           A peer that has gone is noticed in each state, also while reading is paused or after
 ///           its end was read; what is unread then waits for `resume_reading`.
 /// Fork:     dead in a forked child: destroying it there closes the child's number, and nothing
-///           reaches the peer. The parent's goes on, and ends as if there were no child.
+///           reaches the peer. The parent's goes on, and ends as if there were no child; but while
+///           one waits in a call on its copy, Linux 6.5 and 6.6 may make an end of a reset.
 /// Fails:    by `on_closed(error)`; `describe()` tells operation, peer and state in words.
 class PAWL_API Connection final : private IoHandler {
  public:
@@ -175,10 +176,11 @@ class PAWL_API Connection final : private IoHandler {
     std::string unread;  ///< input that was given back
     std::string unsent;  ///< output that the kernel didn't take
   };
-  /// Gives the socket away, after an attempt to send what is unsent. The connection is DONE;
-  /// `on_closed` comes without an error, unless sending had failed before. Nothing is left of one
-  /// that is DONE already. Throws `std::logic_error`, and goes on, when a file or descriptors are
-  /// unsent even then.
+  /// Gives the socket away, also to a forked child (before the fork or after it, in the parent:
+  /// what is closed here then ends nothing there), after an attempt to send what is unsent. The
+  /// connection is DONE; `on_closed` comes without an error, unless sending had failed before.
+  /// Nothing is left of one that is DONE already. Throws `std::logic_error`, and goes on, when a
+  /// file or descriptors are unsent even then.
   Released release();
 
   ConnectionState state() const { return machine_.state(); }

@@ -39,9 +39,11 @@ struct ListenerOptions : SocketOptions {
 /// Owns:     its socket, and the file of a Unix socket, which goes with it. A socket file that
 ///           nobody listens at any more is replaced; of several processes that find one at once one
 ///           listens, and the others get address_in_use. Destroying it, from its own callback too,
-///           stops listening; in a forked child it leaves socket and file to the parent. Once the
-///           process has forked, closing stops it for the child's copies too, unless the socket was
-///           taken over: others may listen with that one on purpose.
+///           stops listening.
+/// Fork:     dead in a forked child, where destroying it leaves socket and file to the parent. When
+///           the parent's ends, the child's copies listen no more, and who is in the backlog hears
+///           of it (by a reset; by an end, at a Unix socket); unless the socket was taken over:
+///           others may listen with that one on purpose.
 /// Threads:  the loop's. The loop must outlive it.
 /// Promises: a flood of connections doesn't starve the loop (accept_budget). When accepting fails
 ///           for want of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM), because somebody
