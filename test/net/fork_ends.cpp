@@ -7,6 +7,8 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <chrono>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -27,6 +29,7 @@
 #include "support/temporary_directory.hpp"
 #include "support/virtual_clock.hpp"
 
+using namespace std::chrono_literals;
 using pawl::Connection;
 using pawl::DatagramOptions;
 using pawl::DatagramSocket;
@@ -307,4 +310,23 @@ TEST_CASE("A connection that was released goes on in a child when the parent clo
   run_until(loop, [&] { return peer.is_over(); });
   CHECK(peer.received() == "served");
   CHECK(peer.error() == 0);
+}
+
+TEST_CASE("A number that was released before a fork and closed after it isn't heard of any more") {
+  EventLoop loop;
+  Link link(loop);
+  passes(loop);
+  Connection::Released released = link.connection->release();
+  const CopyHolder holder;
+  released.socket.reset();
+  link.peer.send("to whoever holds it");
+  passes(loop);
+  std::vector<pawl::Ready> ready;
+  const std::clock_t begin = std::clock();
+  for (int i = 0; i < 10; ++i) {
+    CHECK_FALSE(loop.selector().select(20ms, ready));
+    CHECK(ready.empty());
+  }
+  const auto busy = std::chrono::duration<double>(double(std::clock() - begin) / CLOCKS_PER_SEC);
+  CHECK(busy < 150ms);  // of 200
 }
