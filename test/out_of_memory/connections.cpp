@@ -316,7 +316,8 @@ TEST_CASE("A reader that goes gives back what it has, whichever allocation fails
     trial.run([&] {
       return pair.b.is_over() || reader->partial().size() == 5'000 || trial.has_failed();
     });
-    trial.must([&] { reader.reset(); });
+    // Not `must`: without any memory at all the connection ends, and its on_closed is lost.
+    trial.attempt([&] { reader.reset(); });
     pair.b.attach([](Connection&) {});
     trial.attempt([&] { pair.a.connection->close(); });
     trial.run([&] { return pair.is_over(); });

@@ -204,6 +204,38 @@ TEST_CASE("A descriptor that couldn't be added for want of memory can be added t
   });
 }
 
+TEST_CASE("A hang-up reaches who waits for nothing, once, whichever allocation fails") {
+  each_allocation_fails([](Trial& trial) {
+    EventLoop& loop = trial.loop();
+    std::vector<SocketPair> pairs(4);
+    std::vector<std::unique_ptr<CountingHandler>> handlers;
+    for (const SocketPair& pair : pairs) {
+      handlers.push_back(std::make_unique<CountingHandler>(pair.ours.get()));
+      trial.insist(
+          [&] { return loop.add_handler(pair.ours.get(), Interest::none, *handlers.back()); });
+    }
+    trial.attempt([&] { loop.run_once(0s); });
+    // In the pass of the hang-up the loop takes memory for much else.
+    std::size_t accepted = 0;
+    std::size_t ran = 0;
+    const auto note = [&] { ++ran; };
+    for (int i = 0; i < 600; ++i) {
+      if (trial.attempt([&] { loop.call_later(0s, note); })) ++accepted;
+      if (trial.attempt([&] { loop.call_soon_threadsafe(note); })) ++accepted;
+    }
+    for (SocketPair& pair : pairs) pair.theirs.reset();
+    const auto all_told = [&] {
+      return std::all_of(handlers.begin(), handlers.end(),
+                         [](const auto& handler) { return handler->calls > 0; });
+    };
+    trial.run([&] { return all_told() && ran == accepted; });
+    for (const auto& handler : handlers) {
+      CHECK(handler->calls == 1);
+      trial.must([&] { loop.remove_handler(handler->fd); });
+    }
+  });
+}
+
 TEST_CASE("Signals reach who watches them, and leave as they came, whichever allocation fails") {
   each_allocation_fails([](Trial& trial) {
     EventLoop& loop = trial.loop();

@@ -84,6 +84,51 @@ TEST_CASE("Jobs that a pool accepted run once, whichever allocation fails", "[th
   });
 }
 
+TEST_CASE("A pool that is full keeps what it accepted, whichever allocation fails", "[threads]") {
+  each_allocation_fails([](Trial& trial) {
+    trial.set_patience(20ms);
+    EventLoop& loop = trial.loop();
+    std::unique_ptr<ThreadPool> pool;
+    trial.insist([&] { pool = std::make_unique<ThreadPool>(1); });
+    std::atomic<bool> is_open{false};
+    std::atomic<bool> has_begun{false};
+    trial.insist([&] {
+      pool->post([&] {
+        has_begun = true;
+        while (!is_open) std::this_thread::yield();
+      });
+    });
+    wait_until([&] { return has_begun.load(); });
+    std::atomic<int> ran{0};
+    int posted = 0;
+    int started = 0;
+    int done = 0;
+    std::vector<pawl::Job> jobs(40);
+    for (pawl::Job& job : jobs) {
+      if (trial.attempt([&] { pool->post([&, big = Big()] { ++ran; }); })) ++posted;
+      if (trial.attempt([&] {
+            job = loop.run_in_executor(
+                *pool, [&, big = Big()] { ++ran; }, [&](pawl::Outcome<void>) { ++done; });
+          })) {
+        ++started;
+      }
+    }
+    int cancelled = 0;
+    trial.must([&] {
+      for (std::size_t i = 0; i < jobs.size(); i += 3) jobs[i].cancel();
+    });
+    for (const pawl::Job& job : jobs) cancelled += job.cancelled() ? 1 : 0;
+    const bool goes_at_once = trial.has_failed();  // in every other kind of run
+    is_open = true;
+    if (goes_at_once) trial.must([&] { pool.reset(); });
+    trial.run_dry();
+    CHECK(done == started - cancelled);  // those that never ran are told so
+    if (goes_at_once) return;
+    wait_until([&] { return ran == posted + started - cancelled; });
+    trial.must([&] { pool.reset(); });
+  });
+}
+
 TEST_CASE("A group of loops is made or isn't, whichever allocation fails", "[threads]") {
   each_allocation_fails([](Trial& trial) {
     std::unique_ptr<pawl::LoopGroup> group;

@@ -24,6 +24,8 @@ std::atomic<long> live{0};
 std::atomic<int> armed{0};
 std::atomic<long> counted{0};
 std::atomic<long> failing{-1};  // the one that fails; -1: none
+std::atomic<int> all_fail{0};
+std::atomic<bool> one_of_all_has_failed{false};
 thread_local int spared = 0;
 
 /// Where the failing one is asked for, for a person who looks for the fault.
@@ -37,6 +39,11 @@ void print_trace_if_wanted() {
 
 bool is_chosen_to_fail() {
   if (armed.load(std::memory_order_relaxed) == 0 || spared > 0) return false;
+  if (all_fail.load(std::memory_order_relaxed) > 0) {
+    one_of_all_has_failed = true;
+    print_trace_if_wanted();
+    return true;
+  }
   const long chosen = failing.load(std::memory_order_relaxed);
   if (counted.fetch_add(1, std::memory_order_relaxed) != chosen) return false;
   print_trace_if_wanted();
@@ -102,13 +109,20 @@ OutOfMemory::~OutOfMemory() { left = -1; }
 FailingAllocation::FailingAllocation(long nth) {
   counted = 0;
   failing = nth;
+  one_of_all_has_failed = false;
 }
 
 FailingAllocation::~FailingAllocation() { failing = -1; }
 
 long FailingAllocation::count() { return counted; }
 
-bool FailingAllocation::has_failed() { return failing >= 0 && counted > failing; }
+bool FailingAllocation::has_failed() {
+  return one_of_all_has_failed || (failing >= 0 && counted > failing);
+}
+
+FailingAllocation::All::All(bool wanted) : wanted_(wanted ? 1 : 0) { all_fail += wanted_; }
+
+FailingAllocation::All::~All() { all_fail -= wanted_; }
 
 FailingAllocation::Armed::Armed() { ++armed; }
 

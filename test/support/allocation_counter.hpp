@@ -35,8 +35,8 @@ class OutOfMemory {
   OutOfMemory& operator=(const OutOfMemory&) = delete;
 };
 
-/// Makes one allocation fail, counted over all threads: the `nth` (from 0) of those that are made
-/// while an `Armed` is there. One at a time.
+/// Makes one allocation fail, or all for a while, counted over all threads: the `nth` (from 0) of
+/// those that are made while an `Armed` is there. One at a time.
 class FailingAllocation {
  public:
   explicit FailingAllocation(long nth);
@@ -55,6 +55,17 @@ class FailingAllocation {
     ~Armed();
     Armed(const Armed&) = delete;
     Armed& operator=(const Armed&) = delete;
+  };
+  /// For its lifetime each that counts fails, if that is `wanted`.
+  class All {
+   public:
+    explicit All(bool wanted);
+    ~All();
+    All(const All&) = delete;
+    All& operator=(const All&) = delete;
+
+   private:
+    const int wanted_;
   };
   /// For its lifetime this thread's allocations neither count nor fail: for a test's own code.
   class Spared {

@@ -65,7 +65,7 @@ long settled_memory(long wanted) {
 
 /// False when there was no such allocation.
 bool try_once(const std::function<void(Trial&)>& scenario, long nth) {
-  INFO("allocation " << nth << " failed");
+  INFO("allocation " << nth << " failed (-1: all, or none)");
   TerminateHandler::allocation = nth;
   const Holdings before;
   bool has_failed = false;
@@ -129,6 +129,7 @@ void SweepSystem::end_waits() {
 }
 
 Trial::~Trial() {
+  const FailingAllocation::All without_memory(ends_have_no_memory_);
   const FailingAllocation::Armed armed;
   loop_.reset();
 }
@@ -210,8 +211,15 @@ void each_allocation_fails(const std::function<void(Trial&)>& scenario) {
   try_once(scenario, none);
   const long count = FailingAllocation::count();
   CHECK(count > 0);
-  if (const char* only = std::getenv("PAWL_SWEEP_ONLY")) {
-    try_once(scenario, std::atol(only));
+  const char* only = std::getenv("PAWL_SWEEP_ONLY");
+  const bool only_ends = only != nullptr && std::string_view(only) == "ends";
+  if (only == nullptr || only_ends) {
+    Trial::ends_have_no_memory_ = true;
+    try_once(scenario, none);
+    Trial::ends_have_no_memory_ = false;
+  }
+  if (only != nullptr) {
+    if (!only_ends) try_once(scenario, std::atol(only));
     return;
   }
   const Clock::time_point begun = Clock::now();

@@ -57,7 +57,10 @@ class Trial {
   /// scenario, when memory may fail. `debug` and an observer's names are off.
   pawl::EventLoop& loop();
   /// Destroys it now.
-  void end_loop() { loop_.reset(); }
+  void end_loop() {
+    const FailingAllocation::All without_memory(ends_have_no_memory_);
+    loop_.reset();
+  }
   SweepSystem& system() { return system_; }
   /// How long a pass waits before the clock is moved on. For what isn't at once: threads, children.
   void set_patience(std::chrono::milliseconds patience) { patience_ = patience; }
@@ -82,9 +85,10 @@ class Trial {
   void insist(Work work) {
     if (!attempt(work) && !attempt(work)) fail("still no success when there is memory again");
   }
-  /// Does what may not fail for want of memory.
+  /// Does what may not fail for want of memory, in one of the runs without any.
   template <typename Work>
   void must(Work work) {
+    const FailingAllocation::All without_memory(ends_have_no_memory_);
     if (!attempt(work)) fail("it failed for want of memory");
   }
 
@@ -113,7 +117,9 @@ class Trial {
   void check_failed(const char* what) const;
   void check_out_of_memory(const std::system_error& error) const;
   bool pass(pawl::EventLoop& loop);
+  friend void each_allocation_fails(const std::function<void(Trial&)>& scenario);
 
+  static inline bool ends_have_no_memory_ = false;
   SweepSystem system_;
   std::unique_ptr<pawl::EventLoop> loop_;
   std::chrono::milliseconds patience_{1};
@@ -121,12 +127,12 @@ class Trial {
   std::chrono::steady_clock::duration idle_{};
 };
 
-/// Runs `scenario` once with enough memory, and then again and again: the first time its first
-/// allocation fails, the second time its second …, until none is left. Each time nothing may be
-/// left behind: no memory, no descriptor. A scenario checks what its objects promise, and leaves
-/// out what `Trial::has_failed()` excuses.
+/// Runs `scenario` once with enough memory, once without any in each `must` and at the loop's end,
+/// and then again and again: the first time its first allocation fails, the second time its second
+/// …, until none is left. Each time nothing may be left behind: no memory, no descriptor. A
+/// scenario checks what its objects promise, and leaves out what `Trial::has_failed()` excuses.
 ///
 /// A scenario that would take more than two seconds skips some, unless PAWL_SWEEP=whole.
-/// PAWL_SWEEP_ONLY=7 makes the seventh (from 0) fail and none else, PAWL_SWEEP_TRACE=1 prints where
-/// that was asked for.
+/// PAWL_SWEEP_ONLY=7 makes the seventh (from 0) fail and none else, PAWL_SWEEP_ONLY=ends those of
+/// the ends; PAWL_SWEEP_TRACE=1 prints where that was asked for.
 void each_allocation_fails(const std::function<void(Trial&)>& scenario);
