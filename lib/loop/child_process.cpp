@@ -5,10 +5,12 @@
 #include <cerrno>
 #include <csignal>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include "loop/child_reaper.hpp"
 #include "loop/loop_parts.hpp"
+#include "pawl/core/error.hpp"
 #include "pawl/system/system.hpp"
 
 namespace pawl {
@@ -90,6 +92,8 @@ ChildProcess::ChildProcess(EventLoop& loop, ChildProcessOptions options, ExitCal
       is_group_(options.new_process_group),
       has_deadline_(options.timeout > Duration::zero()) {
   refuse_nonsense(options);
+  if (loop.parts().is_forked_child())
+    throw std::system_error(Errc::used_after_fork, "ChildProcess");
   reaper_ = std::make_unique<ChildReaper>(
       loop, [this](const ChildStatus& status, std::error_code error) { on_end(status, error); },
       place);

@@ -28,6 +28,7 @@
 #include <tuple>
 #include <utility>
 
+#include "loop/loop_parts.hpp"
 #include "net/address_order.hpp"
 #include "net/cares_sockets.hpp"
 #include "net/dns_reply_head.hpp"
@@ -187,7 +188,7 @@ void CaresBackend::ask(std::uint64_t id, const std::string& name, AddressFamily 
 
 void CaresBackend::abandon(std::uint64_t id) noexcept {
   searches_.erase(id);
-  settle();
+  if (!loop_.parts().is_forked_child()) settle();
 }
 
 /// The hosts file, or the first name to ask for. False when the answer was handed on.

@@ -22,6 +22,7 @@ bool is_nowhere(const Endpoint& endpoint) { return endpoint.family() == Endpoint
 
 std::error_code DatagramSocket::connect(const Endpoint& peer) {
   if (!is_taking()) return std::make_error_code(std::errc::bad_file_descriptor);
+  if (loop_.parts().is_forked_child()) return Errc::used_after_fork;
   if (is_nowhere(peer)) return disconnect();
   const bool has_family = !is_nowhere(local_);
   if (has_family && !suits(peer)) {

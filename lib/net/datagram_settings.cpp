@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "loop/loop_parts.hpp"
 #include "net/datagram_queue.hpp"
 #include "net/socket_address.hpp"
 #include "net/unix_socket_file.hpp"
@@ -206,6 +207,7 @@ std::error_code DatagramSocket::leave_source_group(const Endpoint& group, const 
 std::error_code DatagramSocket::change_membership(int name, const Endpoint& group,
                                                   std::string_view interface) {
   if (fd_ < 0) return std::make_error_code(std::errc::bad_file_descriptor);
+  if (loop_.parts().is_forked_child()) return Errc::used_after_fork;
   const int number = interface_of(group, interface);
   if (number < 0) return std::make_error_code(std::errc::no_such_device);
   group_req request{};
@@ -217,6 +219,7 @@ std::error_code DatagramSocket::change_membership(int name, const Endpoint& grou
 std::error_code DatagramSocket::change_source(int name, const Endpoint& group,
                                               const Endpoint& source, std::string_view interface) {
   if (fd_ < 0) return std::make_error_code(std::errc::bad_file_descriptor);
+  if (loop_.parts().is_forked_child()) return Errc::used_after_fork;
   if (source.family() != group.family()) {
     return std::make_error_code(std::errc::address_family_not_supported);
   }

@@ -176,6 +176,7 @@ std::shared_ptr<LookupState> Resolver::Parts::start(std::uint16_t port, Duration
 
 void Resolver::Parts::look_up(const std::shared_ptr<LookupState>& lookup, std::string_view host,
                               AddressFamily family) {
+  if (loop.parts().is_forked_child()) return finish(*lookup, Errc::used_after_fork, nullptr);
   const HostName name = HostName::parse(host);
   if (name.kind == HostName::Kind::name) {
     if (is_onion(host)) return finish(*lookup, Errc::host_not_found, nullptr);

@@ -158,3 +158,18 @@ TEST_CASE(
   REQUIRE(end);
   CHECK(end->ok());
 }
+
+TEST_CASE("A program isn't started for a parent's loop") {
+  EventLoop loop;
+  pawl::ChildProcessOptions options;
+  options.arguments = {"true"};
+  const int code = exit_code_of_fork([&] {
+    try {
+      const pawl::ChildProcess program(loop, options, nullptr);
+    } catch (const std::system_error& error) {
+      return error.code() == Errc::used_after_fork ? 0 : 1;
+    }
+    return 2;
+  });
+  CHECK(code == 0);
+}

@@ -13,14 +13,18 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "net/datagram_peer.hpp"
+#include "net/resolving.hpp"
 #include "net/socket_address.hpp"
 #include "net/stream.hpp"
 #include "pawl/net/datagram_socket.hpp"
 #include "pawl/net/listener.hpp"
+#include "pawl/net/resolver.hpp"
 #include "pawl/net/server.hpp"
 #include "support/copy_holder.hpp"
 #include "support/faulty_system.hpp"
@@ -329,4 +333,59 @@ TEST_CASE("A number that was released before a fork and closed after it isn't he
   }
   const auto busy = std::chrono::duration<double>(double(std::clock() - begin) / CLOCKS_PER_SEC);
   CHECK(busy < 150ms);  // of 200
+}
+
+TEST_CASE(
+    "A child's datagram socket can't be connected, nor join a group: it is the parent's too") {
+  EventLoop loop;
+  DatagramSocket socket(loop, Endpoint::any(0));
+  const Endpoint at = Endpoint::loopback(socket.local_endpoint().port());
+  const Endpoint group = Endpoint::from_address("239.1.2.3", 0);
+  REQUIRE_FALSE(socket.join_group(group, "lo"));
+  int got = 0;
+  socket.on_datagram([&](DatagramSocket&, const pawl::Datagram&) { ++got; });
+  RawDatagrams peer;
+  CHECK(exit_code_of_fork([&] {
+          const std::error_code errors[] = {
+              socket.connect(Endpoint::loopback(1)), socket.connect(Endpoint()),
+              socket.join_group(group, "lo"), socket.leave_group(group, "lo"),
+              socket.join_source_group(group, Endpoint::loopback(0), "lo")};
+          int code = 0;
+          for (const std::error_code error : errors) {
+            if (error != pawl::Errc::used_after_fork) return code + 1;
+            ++code;
+          }
+          return 0;
+        }) == 0);
+  peer.send("x", at);
+  run_until(loop, [&] { return got == 1; });
+  CHECK_FALSE(socket.leave_group(group, "lo"));
+}
+
+TEST_CASE("A child's lookup asks nobody, and doesn't wait for a thread that isn't there") {
+  for (const std::string_view backend : pawl::available_resolver_backends()) {
+    CAPTURE(backend);
+    Resolving there(backend, {{"late.test", {KnownHost::Kind::late, {"127.0.0.7"}}}});
+    Found first;
+    pawl::Lookup lookup = there.resolver->resolve("late.test.", 1, first.callback());
+    passes(there.loop);
+    there.system.wait_for_idle_threads();
+    const int asked = there.questions();
+    CHECK(exit_code_of_fork([&] {
+            Found found;
+            pawl::Lookup second = there.resolver->resolve("late.test.", 1, found.callback());
+            pawl::Lookup third = there.resolver->resolve("other.test.", 1, found.callback());
+            pawl::ConnectionOptions options;
+            options.resolver = there.resolver.get();
+            const auto dial = Connection::connect(there.loop, "another.test.", 1, options);
+            lookup.cancel();
+            third.cancel();
+            there.resolver.reset();
+            return found.calls;
+          }) == 0);
+    passes(there.loop);
+    CHECK(there.questions() == asked);
+    there.end_silence();
+    run_until(there.loop, [&] { return first.calls > 0; });
+  }
 }

@@ -66,6 +66,8 @@ struct ChildExit {
 ///           the loop still reaps it, and doesn't wait for that. When the loop goes, what has ended
 ///           by then is reaped; a child that still runs is left to the program, as a zombie at its
 ///           end until waitpid(2) is called for it or the program ends.
+/// Fork:     dead in a process that was forked off the loop's: it kills nobody there, and a new one
+///           is refused with `Errc::used_after_fork`.
 /// Threads:  the loop's. The loop must outlive it.
 /// Calls:    `on_exit` exactly once, from the loop, unless this is destroyed first. Output that the
 ///           child wrote before may still be in the pipe then: read it to its end.

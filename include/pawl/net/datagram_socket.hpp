@@ -79,9 +79,11 @@ struct DatagramError {
 ///           (A file that a dead process left behind is replaced; one where somebody listens is
 ///           not.) Destroying it in any state, from any callback, is safe: what is unsent is
 ///           dropped silently, and none of its callbacks runs afterwards.
-/// Fork:     dead in a forked child. When the parent's ends while a child holds a copy, that gets
-///           nothing any more and who sends there is refused; a port that was asked for, and an
-///           abstract name, are taken until the child ends too, one that the kernel chose is free.
+/// Fork:     dead in a forked child, which sends nothing with it and is refused what would change
+///           the parent's (`Errc::used_after_fork`). When the parent's ends while a child holds a
+///           copy, that gets nothing any more and who sends there is refused; a port that was asked
+///           for, and an abstract name, are taken until the child ends too, one that the kernel
+///           chose is free.
 /// Threads:  the loop's. The loop must outlive it.
 /// Calls:    back only from the loop, never from inside a call that you make.
 /// Promises: what is sent in one callback leaves together when it returns, or with the end of the
