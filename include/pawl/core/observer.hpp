@@ -29,7 +29,7 @@ struct StepRun {
 ///
 /// Owns:    nothing; whoever sets it keeps it alive as long as the loop.
 /// Threads: called on the loop's thread.
-/// Calls:   made in the middle of a step: look, don't fork, and touch nothing of the loop from inside.
+/// Calls:   made in the middle of a step: look; don't fork, and touch nothing of the loop.
 class PAWL_API Observer {
  public:
   virtual ~Observer();
