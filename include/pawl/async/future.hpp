@@ -26,8 +26,7 @@ struct ThenResult;
 ///
 /// Owns:     a share of the result; a copy is the same future. Dropping all copies cancels nothing.
 /// Threads:  the loop's. In debug mode another one is refused, as by `EventLoop`; but what ends
-/// there
-///           (a promise, a permit, a task) is only reported, and ends.
+///           there (a promise, a permit, a task) is only reported, and ends.
 /// Calls:    callbacks through the loop, never from inside a call, in the order of their adding.
 /// Promises: it is done once and stays so. It may outlive the loop; callbacks that are left then
 ///           are freed, uncalled. A pending future doesn't keep `run()` from returning.
