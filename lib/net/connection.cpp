@@ -10,6 +10,7 @@
 #include <new>
 #include <utility>
 
+#include "core/label.hpp"
 #include "loop/loop_parts.hpp"
 #include "net/connection_frame.hpp"
 #include "net/dialer.hpp"
@@ -301,7 +302,8 @@ void Connection::on_deferred() {
 // State
 
 void Connection::step_observed(ConnectionEvent event) {
-  machine_.step(event, parts_.observer, this, peer_name());
+  const std::string name = label_or_none([this] { return peer_name(); });
+  machine_.step(event, parts_.observer, this, name);
 }
 
 void Connection::change_interest(Interest wanted) {

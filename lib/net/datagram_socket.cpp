@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/label.hpp"
 #include "net/datagram_frame.hpp"
 #include "net/datagram_queue.hpp"
 #include "net/shared_socket.hpp"
@@ -202,12 +203,7 @@ void DatagramSocket::step(DatagramEvent event) {
     machine_.step(event, nullptr, this, {});
     return;
   }
-  std::string name;
-  try {
-    name = local_.to_string();
-  } catch (const std::bad_alloc&) {
-    // An end goes on without.
-  }
+  const std::string name = label_or_none([this] { return local_.to_string(); });
   machine_.step(event, observer, this, name);
 }
 

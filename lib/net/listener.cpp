@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "core/label.hpp"
 #include "loop/loop_parts.hpp"
 #include "net/accept_error.hpp"
 #include "net/shared_socket.hpp"
@@ -279,8 +280,9 @@ void Listener::stop_for_all_holders() {
 
 void Listener::step(ListenerEvent event) {
   Observer* observer = loop_.observer();
-  machine_.step(event, observer, this,
-                observer != nullptr ? local_.to_string() : std::string());  // made for it alone
+  std::string name;
+  if (observer != nullptr) name = label_or_none([this] { return local_.to_string(); });
+  machine_.step(event, observer, this, name);
   if (state() == ListenerState::done) return;
   loop_.modify_handler(fd_.get(), accepts() ? Interest::read : Interest::none);
 }

@@ -29,7 +29,8 @@ struct StepRun {
 ///
 /// Owns:    nothing; whoever sets it keeps it alive as long as the loop.
 /// Threads: called on the loop's thread.
-/// Calls:   made in the middle of a step: look; don't fork, and touch nothing of the loop.
+/// Calls:   made in the middle of a step: look, don't throw, don't fork, and touch nothing of the
+///          loop from inside.
 class PAWL_API Observer {
  public:
   virtual ~Observer();
