@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <future>
 #include <memory>
 #include <set>
 #include <stdexcept>
@@ -779,6 +780,46 @@ TEST_CASE("A lookup waits for the one thread there is when no other can be start
   run_until(there.loop, [&] { return there.resolver->pending() == 0; });
   CHECK(found[0].text() == message(Errc::resolve_failed));
   CHECK(found[1].text() == "127.0.0.1:80");
+}
+
+TEST_CASE("A resolver that a job owns last goes on the loop's thread, with its lookups",
+          "[threads]") {
+  Resolving there(any_backend(), few);
+  Found found;
+  there.resolver->resolve("silent.test", 80, found.callback());
+  std::thread::id ended_in;
+  std::shared_ptr<Resolver> resolver(there.resolver.release(), [&](Resolver* last) {
+    ended_in = std::this_thread::get_id();
+    delete last;
+  });
+  const std::weak_ptr<Resolver> watch = resolver;
+  const auto drop = [](pawl::Outcome<std::shared_ptr<Resolver>>) {};
+  SECTION("its work") {
+    there.loop.run_in_executor([resolver = std::move(resolver)] {}, [](pawl::Outcome<void>) {});
+  }
+  SECTION("its callback") {
+    there.loop.run_in_executor([] {}, [resolver = std::move(resolver)](pawl::Outcome<void>) {});
+  }
+  SECTION("its result") {
+    there.loop.run_in_executor(
+        [resolver = std::move(resolver)]() mutable { return std::move(resolver); }, drop);
+  }
+  SECTION("its result, which nobody wants any more") {
+    std::promise<void> begun;
+    pawl::Job job = there.loop.run_in_executor(
+        [&begun, resolver = std::move(resolver)]() mutable {
+          begun.set_value();
+          return std::move(resolver);
+        },
+        drop);
+    begun.get_future().wait();
+    job.cancel();
+  }
+  run_until(there.loop, [&] { return watch.expired(); });
+  CHECK(ended_in == std::this_thread::get_id());
+  there.system.end_silence();
+  passes(there.loop);
+  CHECK(found.calls == 0);
 }
 
 TEST_CASE("A query's steps are told to the observer, with its name") {
