@@ -221,6 +221,7 @@ step_style() {
     check 'clang-format' sh $support/checks.sh format
   check 'every source is in a meson.build' sh $support/checks.sh listed
   check 'includes go down the floors' sh $support/checks.sh floors
+  check 'no width that a program may choose' sh $support/checks.sh widths
   check '--help neither installs nor builds' sh $support/checks.sh helps
 }
 

@@ -117,7 +117,7 @@ struct LoopParts final : IoHandler {
   System& system;
   StreamCalls stream_calls;
   const bool is_debug;
-  const std::uint64_t forks_before;  // that this process had made when the loop was
+  const std::size_t forks_before;  // that this process had made when the loop was
   Reporter reporter;
   std::unique_ptr<Observer> tracing_observer;
   Observer* observer;

@@ -9,6 +9,11 @@
 #include "selector/fork_guard.hpp"
 
 namespace pawl {
+namespace {
+
+constexpr unsigned word_bits = CHAR_BIT * sizeof(unsigned long);
+
+}  // namespace
 
 Mailbox::Mailbox(System& system)
     : system_(system),
@@ -97,20 +102,21 @@ void Mailbox::stop() noexcept {
 }
 
 void Mailbox::raise(int signal) noexcept {
-  signals_.fetch_or(std::uint64_t{1} << (signal - 1));
+  const auto bit = static_cast<unsigned>(signal - 1);
+  signals_[bit / word_bits].fetch_or(1UL << bit % word_bits);
   wake();
 }
 
 bool Mailbox::begin_wait() {
   is_waiting_.store(true);
-  if (!has_letters_.load() && !is_stopping_.load() && signals_.load() == 0) return true;
+  if (!has_letters_.load() && !is_stopping_.load() && !has_signals()) return true;
   is_waiting_.store(false);
   return false;
 }
 
 void Mailbox::leave_pass() noexcept {
   is_waiting_.store(true);
-  if (has_letters_.load() || is_stopping_.load() || signals_.load() != 0) wake();
+  if (has_letters_.load() || is_stopping_.load() || has_signals()) wake();
 }
 
 std::error_code Mailbox::drain_wake_fd() noexcept {
@@ -126,8 +132,20 @@ void Mailbox::take_letters(Letters& letters) {
   has_letters_.store(false);
 }
 
+bool Mailbox::has_signals(std::memory_order order) const {
+  for (const auto& word : signals_) {
+    if (word.load(order) != 0) return true;
+  }
+  return false;
+}
+
 std::uint64_t Mailbox::take_signals() {
-  return signals_.load(std::memory_order_relaxed) == 0 ? 0 : signals_.exchange(0);
+  if (!has_signals(std::memory_order_relaxed)) return 0;
+  std::uint64_t all = 0;
+  for (std::size_t i = 0; i < signals_.size(); ++i) {
+    all |= std::uint64_t{signals_[i].exchange(0)} << i * word_bits;
+  }
+  return all;
 }
 
 void Mailbox::close(Letters& letters) {

@@ -254,7 +254,7 @@ class EpollSelector final : public Selector {
   std::array<epoll_event, 512> events_{};
   bool has_ghosts_ = false;  // true exactly when an event came from a file that has no number here
   bool has_pwait2_ = true;
-  const std::uint64_t forks_before_ = fork_count();
+  const std::size_t forks_before_ = fork_count();
 };
 
 }  // namespace

@@ -23,6 +23,15 @@ namespace pawl {
 namespace {
 
 using Word = unsigned long;
+// The youngest of the 32-bit machines have the wide call alone.
+#ifdef SYS_pselect6
+constexpr long select_call = SYS_pselect6;
+using SelectTime = LongTimespec;
+#else
+constexpr long select_call = SYS_pselect6_time64;
+using SelectTime = WideTimespec;
+#endif
+
 constexpr int word_bits = static_cast<int>(sizeof(Word) * CHAR_BIT);
 
 /// One of select's three sets.
@@ -95,11 +104,11 @@ class SelectSelector final : public Selector {
   int wait(std::optional<Duration> timeout) override {
     bool is_inner_ready = inner_.flush();
     if (is_inner_ready) timeout = Duration::zero();
-    auto time = to_time<LongTimespec>(timeout.value_or(Duration::zero()));
+    auto time = to_time<SelectTime>(timeout.value_or(Duration::zero()));
     Word* const read = read_.copy(used_words_);
     Word* const write = write_.copy(used_words_);
     Word* const priority = priority_.copy(used_words_);
-    const long count = ::syscall(SYS_pselect6, static_cast<int>(used_words_) * word_bits, read,
+    const long count = ::syscall(select_call, static_cast<int>(used_words_) * word_bits, read,
                                  write, priority, timeout ? &time : nullptr, nullptr);
     if (count < 0) return errno == EBADF ? report_closed_ones() : errno;
     if (count > 0) report_ready(is_inner_ready);

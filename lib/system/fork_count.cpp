@@ -4,13 +4,14 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <cstddef>
 #include <new>
 
 namespace pawl {
 namespace {
 
-// The process's, as its forks are.
-std::atomic<std::uint64_t> forks{0};
+// The process's, as its forks are. As wide as takes no lock on any processor.
+std::atomic<std::size_t> forks{0};
 
 // Before the fork: whoever closes a descriptor after it, in another thread, is to know.
 void note_fork() { forks.fetch_add(1, std::memory_order_relaxed); }
@@ -22,7 +23,7 @@ bool watch_forks() {
 
 }  // namespace
 
-std::uint64_t fork_count() {
+std::size_t fork_count() {
   [[maybe_unused]] static const bool is_watching = watch_forks();
   return forks.load(std::memory_order_relaxed);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 
 namespace pawl {
 
@@ -13,6 +13,6 @@ namespace pawl {
 ///
 /// Threads: any.
 /// Fails:   throws `std::bad_alloc` when the C library has no memory to remember the counter with.
-std::uint64_t fork_count();
+std::size_t fork_count();
 
 }  // namespace pawl

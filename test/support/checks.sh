@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # usage: sh test/support/checks.sh format | listed | headers COMPILER | floors | helps | system_calls
-#                                  | prints | readme
+#                                  | prints | widths | readme
 #
 # Each check prints what is wrong and where, and fails; or prints nothing that matters.
 # `system_calls`, `prints` and `readme` look at the build in .build/gcc.
@@ -163,6 +163,19 @@ prints() {
   ending='abort|exit|quick_exit|__assert_fail'
   calls_any "$printing|$streams|$ending" $everything && return 1
   return 0
+}
+
+# ---- 32-bit programs
+
+# What a public header says mustn't depend on _FILE_OFFSET_BITS and _TIME_BITS, which the library and
+# its user may have chosen differently; and an atomic number of 64 bits is a lock on some processors
+# and wants a library more.
+widths() {
+  changing='(off|ino|time|suseconds|blkcnt|rlim|fsblkcnt|fsfilcnt)_t|timespec|timeval|itimerspec|struct stat[a-z0-9]*|rlimit'
+  status=0
+  grep -rnE "(^|[^A-Za-z0-9_])($changing)([^A-Za-z0-9_]|$)" include | grep -vE ':[0-9]+: *//' && status=1
+  grep -rnE 'atomic<(std::)?(u?int64_t|(unsigned )?long long|TimePoint|Duration)' include lib && status=1
+  return $status
 }
 
 # ---- README.md's first program

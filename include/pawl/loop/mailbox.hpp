@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -64,6 +66,7 @@ class PAWL_API Mailbox : public std::enable_shared_from_this<Mailbox> {
   /// are kept, nothing has changed.
   void take_letters(Letters& letters);
   std::uint64_t take_signals();
+  bool has_signals(std::memory_order order = std::memory_order_seq_cst) const;
   bool is_stopping() const { return is_stopping_.load(std::memory_order_acquire); }
   bool take_stop() { return is_stopping_.exchange(false); }
   /// No `post` is accepted afterwards.
@@ -87,9 +90,11 @@ class PAWL_API Mailbox : public std::enable_shared_from_this<Mailbox> {
   std::atomic<bool> is_waiting_{false};  // true exactly while a wake-up must reach the descriptor
   std::atomic<bool> has_letters_{false};
   std::atomic<bool> is_stopping_{false};
-  std::atomic<std::uint64_t> signals_{0};  // bit n - 1: signal n has come
-  std::mutex mutex_;                       // guards the rest
-  Letters letters_;                        // with room for `kept_places_` more
+  // Bit n - 1, counted through all of them: signal n has come. Words, because a signal's handler
+  // sets them: not every 32-bit processor knows a wider number that takes no lock.
+  std::array<std::atomic<unsigned long>, 64 / (CHAR_BIT * sizeof(unsigned long))> signals_{};
+  std::mutex mutex_;  // guards the rest
+  Letters letters_;   // with room for `kept_places_` more
   std::size_t kept_places_ = 0;
   bool is_closed_ = false;
 };
