@@ -48,7 +48,7 @@ void ChildReaper::look_later() {
 
 void ChildReaper::close_descriptor() {
   if (pidfd_ < 0) return;
-  loop_.remove_handler(pidfd_);
+  loop_.parts().end_handler(pidfd_);
   loop_.system().close(std::exchange(pidfd_, -1));
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 
 #include "loop/age.hpp"
@@ -315,6 +316,15 @@ bool LoopParts::report_wrong_thread(const char* operation) {
   reporter.say(std::string(operation) +
                " called from a thread that is not the loop's; use call_soon_threadsafe");
   return true;
+}
+
+void LoopParts::end_handler(int fd) noexcept {
+  try {
+    is_wrong_thread("remove_handler");
+  } catch (const std::bad_alloc&) {
+    // One line less.
+  }
+  watches.remove_handler(fd);
 }
 
 void LoopParts::throw_wrong_thread(const char* operation) {

@@ -112,6 +112,8 @@ struct LoopParts final : IoHandler {
     if (is_wrong_thread(operation)) throw_wrong_thread(operation);
   }
   [[noreturn]] static void throw_wrong_thread(const char* operation);
+  /// `remove_handler` for ends, which can't refuse: from a wrong thread it is reported, and done.
+  void end_handler(int fd) noexcept;
 
   LoopOptions options;
   System& system;

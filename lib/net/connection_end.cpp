@@ -195,7 +195,7 @@ void Connection::end_socket(SocketEnd how) {
         loop_.system().setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     takes_more = takes_more || !set.ok();
   }
-  loop_.remove_handler(fd_);
+  parts_.end_handler(fd_);
   if (is_ours && takes_more) end_for_all_holders(loop_.system(), fd_, how);
   loop_.system().close(std::exchange(fd_, -1));
 }

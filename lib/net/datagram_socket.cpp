@@ -187,7 +187,7 @@ void DatagramSocket::end(DatagramEvent event, std::error_code error, const char*
 }
 
 void DatagramSocket::close_socket() {
-  loop_.remove_handler(fd_);
+  loop_.parts().end_handler(fd_);
   if (loop_.parts().shares_with_children()) {
     end_datagrams_for_all_holders(loop_.system(), fd_, local_.is_unix());
   }

@@ -65,7 +65,7 @@ class Dialer::Attempt final : public IoHandler {
   Attempt& operator=(const Attempt&) = delete;
   ~Attempt() {
     if (fd_ < 0) return;
-    loop().remove_handler(fd_);
+    loop().parts().end_handler(fd_);
     if (loop().parts().shares_with_children()) {
       end_for_all_holders(system(), fd_, SocketEnd::reset);
     }
@@ -78,7 +78,7 @@ class Dialer::Attempt final : public IoHandler {
   /// EINPROGRESS: not yet. The same, however often it is asked, from when it is known.
   std::error_code check();
   int take_socket() {
-    loop().remove_handler(fd_);
+    loop().parts().end_handler(fd_);
     return std::exchange(fd_, -1);
   }
 

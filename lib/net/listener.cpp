@@ -118,7 +118,7 @@ void Listener::watch() {
 
 Listener::~Listener() {
   if (!fd_) return;
-  loop_.remove_handler(fd_.get());
+  loop_.parts().end_handler(fd_.get());
   if (!is_taken_over_) stop_for_all_holders();
 }
 
@@ -250,7 +250,7 @@ void Listener::finish() {
 void Listener::fail(int error) {
   error_ = system_error_code(error);
   if (is_number_gone(error)) {
-    loop_.remove_handler(fd_.get());
+    loop_.parts().end_handler(fd_.get());
     fd_.release();
   }
   const auto on_failed = on_failed_;
@@ -264,7 +264,7 @@ void Listener::end(ListenerEvent event) {
   retry_.cancel();
   first_look_.cancel();
   grace_.cancel();
-  if (fd_) loop_.remove_handler(fd_.get());
+  if (fd_) loop_.parts().end_handler(fd_.get());
   file_.reset();  // first: once nobody listens, the path is a successor's to take
   if (fd_ && !is_taken_over_) stop_for_all_holders();
   fd_.reset();

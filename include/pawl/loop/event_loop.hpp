@@ -58,7 +58,7 @@ struct LoopOptions {
 /// Threads:  one; only `call_soon_threadsafe`, `stop` and `mailbox()` may be used from others. In
 ///           debug mode another call from a wrong thread, while the loop runs, is reported and
 ///           refused: with `Errc::wrong_thread`, or a `std::logic_error` where no error is
-///           returned.
+///           returned. A destructor can't be refused: it is reported, and ends what it ends.
 /// Calls:    user code only from inside `run`, `run_forever`, `run_for` and `run_once`.
 /// Promises: callbacks of `call_soon` run first in, first out; timers in the order of their
 ///           deadlines, equal ones in the order of their creation, never early. Budgets keep each
