@@ -38,6 +38,7 @@ Connection::Connection(EventLoop& loop, std::shared_ptr<const ConnectionOptions>
                     options_->write_limit}))),
       place_(place) {
   unusual_.is_followed = parts_.observer != nullptr;
+  parts_.deferred.enlist();
 }
 
 std::unique_ptr<Connection> Connection::make(EventLoop& loop, ConnectionOptions&& options,
@@ -142,6 +143,7 @@ Connection::~Connection() {
     if (is_running) frame_->keep(std::move(on_data_));
   }
   parts_.pass_end.remove(flush_position_);
+  parts_.deferred.resign(deferred_position_);
   timer_.cancel();
   output_.clear(parts_.scratch);
   if (fd_ >= 0) end_socket(SocketEnd::reset);
@@ -267,7 +269,7 @@ void Connection::leave_by_exception() {
 void Connection::tell_closed() {
   if (is_close_told_) return;
   is_close_told_ = true;
-  deferred_.cancel();
+  parts_.deferred.remove(std::exchange(deferred_position_, 0));
   Frame frame;
   frame_ = &frame;
   Function<void(Connection&, std::error_code)> callback = std::move(on_closed_);
@@ -285,13 +287,12 @@ void Connection::tell_closed() {
 }
 
 void Connection::defer() {
-  if (is_deferred_) return;
-  deferred_ = loop_.call_soon([this] { on_deferred(); }, place_);
-  is_deferred_ = true;
+  if (deferred_position_ != 0) return;
+  deferred_position_ = parts_.deferred.add<&Connection::on_deferred>(*this);
 }
 
 void Connection::on_deferred() {
-  is_deferred_ = false;
+  deferred_position_ = 0;
   in_frame([this](Frame&) {
     if (rare_ != nullptr && !deliver_unread()) return;
     if (!std::exchange(is_drained_, false)) return;

@@ -414,7 +414,6 @@ class PAWL_API Connection final : private IoHandler {
   std::uint32_t cork_room_;    // unsent bytes that change nothing but the state
   bool is_drain_due_ = false;  // true exactly from write() until on_drained comes, if it is to
   bool is_drained_ = false;    // true exactly while on_drained waits for the loop
-  bool is_deferred_ = false;   // true exactly while deferred_ waits for the loop
   bool has_peer_ended_first_ = false;  // true exactly when the peer's end came before ours
   bool is_input_held_ = false;  // true exactly while a MessageReader has input that isn't told yet
   bool fails_at_once_ = false;  // true exactly in a relay: a reset doesn't wait for what is unread
@@ -429,6 +428,7 @@ class PAWL_API Connection final : private IoHandler {
   std::uint64_t unsent_bytes_ = 0;    // when DONE
   std::uint32_t dropped_bytes_ = 0;   // input after close(), as far as it is counted
   std::uint32_t flush_position_ = 0;  // in the loop's list of what to do before polling; 0: none
+  std::uint32_t deferred_position_ = 0;  // in its list of what to tell in the next pass; 0: none
   std::uint64_t bytes_received_ = 0;
   std::uint64_t bytes_sent_ = 0;
   TimePoint last_input_{};
@@ -436,7 +436,6 @@ class PAWL_API Connection final : private IoHandler {
   TimePoint peers_turn_{};  // since when its deadline runs: close(), or that we read again
   TimePoint connected_at_{};
   TimerHandle timer_;
-  ScopedHandle deferred_;
   std::unique_ptr<Dialer> dialer_;  // while connecting
   Endpoint peer_;
   Place place_;
