@@ -14,6 +14,7 @@
 
 #include "net/stream.hpp"
 #include "pawl/core/error.hpp"
+#include "support/allocation_counter.hpp"
 #include "support/sockets.hpp"
 #include "support/virtual_clock.hpp"
 
@@ -24,6 +25,7 @@ using pawl::ConnectionState;
 using pawl::Endpoint;
 using pawl::Errc;
 using pawl::EventLoop;
+using pawl::UniqueFd;
 
 namespace {
 
@@ -462,4 +464,26 @@ TEST_CASE("A connection that has ended doesn't keep the loop running") {
   loop.run();
   CHECK(link.record.closed == 1);
   CHECK(loop.why_alive().empty());
+}
+
+TEST_CASE("Ends want no memory, however many there are in one pass, and each is told") {
+  EventLoop loop;
+  constexpr std::size_t count = 600;
+  std::vector<std::unique_ptr<Connection>> connections;
+  std::vector<UniqueFd> peers;
+  std::size_t told = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    TcpPair pair;
+    peers.push_back(std::move(pair.theirs));
+    connections.push_back(Connection::adopt(loop, std::move(pair.ours)));
+    connections.back()->on_closed([&](Connection&, std::error_code) { ++told; });
+  }
+  pass(loop);
+  {
+    const OutOfMemory forever(0);
+    for (const auto& connection : connections) connection->abort();
+  }
+  run_until(loop, [&] { return told == count; });
+  passes(loop);
+  CHECK(told == count);
 }
