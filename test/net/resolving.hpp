@@ -52,11 +52,12 @@ class KnowingSystem : public FaultySystem {
   ~KnowingSystem() override;
 
   pawl::TimePoint now() override {
-    const pawl::TimePoint stopped = stopped_at_.load();
-    return (stopped == pawl::TimePoint{} ? FaultySystem::now() : stopped) + ahead_.load();
+    const pawl::TimePoint stopped(pawl::Duration(stopped_at_.load()));
+    const pawl::Duration ahead(ahead_.load());
+    return (stopped == pawl::TimePoint{} ? FaultySystem::now() : stopped) + ahead;
   }
-  void stop_clock() { stopped_at_ = FaultySystem::now(); }
-  void advance(pawl::Duration span) { ahead_ = ahead_.load() + span; }
+  void stop_clock() { stopped_at_ = FaultySystem::now().time_since_epoch().count(); }
+  void advance(pawl::Duration span) { ahead_ += span.count(); }
   pawl::SystemResult getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                                  addrinfo** results) override;
   void freeaddrinfo(addrinfo* results) override;
@@ -80,8 +81,8 @@ class KnowingSystem : public FaultySystem {
   void synchronize();
 
   const KnownHosts& hosts_;
-  std::atomic<pawl::Duration> ahead_{pawl::Duration::zero()};
-  std::atomic<pawl::TimePoint> stopped_at_{pawl::TimePoint{}};  // the epoch while it runs
+  std::atomic<pawl::Duration::rep> ahead_{0};
+  std::atomic<pawl::Duration::rep> stopped_at_{0};  // 0 while it runs
   std::mutex mutex_;
   std::condition_variable changed_;
   int questions_ = 0;
