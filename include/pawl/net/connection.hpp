@@ -425,9 +425,9 @@ class PAWL_API Connection final : private IoHandler {
   std::string_view ended_by_;  // the operation
   Frame* frame_ = nullptr;
   OutputQueue output_;
-  std::uint64_t unsent_bytes_ = 0;    // when DONE
-  std::uint32_t dropped_bytes_ = 0;   // input after close(), as far as it is counted
-  std::uint32_t flush_position_ = 0;  // in the loop's list of what to do before polling; 0: none
+  std::uint64_t unsent_bytes_ = 0;       // when DONE
+  std::uint32_t dropped_bytes_ = 0;      // input after close(), as far as it is counted
+  std::uint32_t flush_position_ = 0;     // in the loop's list of what to do before polling; 0: none
   std::uint32_t deferred_position_ = 0;  // in its list of what to tell in the next pass; 0: none
   std::uint64_t bytes_received_ = 0;
   std::uint64_t bytes_sent_ = 0;
