@@ -136,6 +136,25 @@ TEST_CASE("Bytes that nobody acknowledges end a connection by the kernel's own p
   CHECK(call.connection->close_reason() == CloseReason::failed);
 }
 
+TEST_CASE("A small message that nobody acknowledges ends a connection after its user_timeout") {
+  if (!TwoHosts::are_possible()) return;
+  TwoHosts hosts;
+  EventLoop loop;
+  ConnectionOptions options;
+  options.user_timeout = 1s;
+  Call patient(hosts, loop, {});
+  Call call(hosts, loop, options);
+  hosts.cut();
+  const auto begun = std::chrono::steady_clock::now();
+  patient.connection->write("is anyone there?");
+  call.connection->write("is anyone there?");
+  run_until(loop, [&] { return call.is_closed(); });
+  CHECK(std::chrono::steady_clock::now() - begun >= 900ms);  // the kernel counts in its own ticks
+  CHECK(call.record.error == std::errc::timed_out);
+  CHECK(call.connection->close_reason() == CloseReason::failed);
+  CHECK_FALSE(patient.is_closed());
+}
+
 TEST_CASE("A close that the peer never answers ends by close_timeout") {
   if (!TwoHosts::are_possible()) return;
   TwoHosts hosts;
