@@ -100,7 +100,8 @@ class PAWL_API Connection final : private IoHandler {
   /// Makes a connection of a connected stream socket, which is made non-blocking. It is RECEIVING.
   /// The options of the socket are set on it. Whatever is no stream socket
   /// (`std::errc::not_a_socket`, `wrong_protocol_type`) or isn't connected (`not_connected`), and
-  /// an option that can't be set, end the connection at once: `on_closed` tells.
+  /// an option that can't be set, end the connection at once: the socket is closed, and `on_closed`
+  /// tells.
   static std::unique_ptr<Connection> adopt(EventLoop& loop, UniqueFd socket,
                                            ConnectionOptions options = {},
                                            Place place = Place::here());
