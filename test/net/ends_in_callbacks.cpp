@@ -108,6 +108,73 @@ TEST_CASE("Each end may be made in each callback, and what was written before it
         (what == What::abort ? make_error_code(Errc::aborted) : std::error_code()));
 }
 
+TEST_CASE("Each end may be made when it is connected, and what was written before it arrives") {
+  const What what =
+      GENERATE(What::shutdown, What::close, What::abort, What::release, What::destroy);
+  CAPTURE(static_cast<int>(what));
+  EventLoop loop;
+  RawListener listener;
+  auto connection = Connection::connect(loop, listener.endpoint(), half_open());
+  Recorder record(*connection);
+  pawl::UniqueFd released;
+  bool is_done = false;
+  connection->on_connected([&](Connection& self) {
+    is_done = true;
+    self.write("last");
+    switch (what) {
+      case What::shutdown: return self.shutdown();
+      case What::close: return self.close();
+      case What::abort: return self.abort();
+      case What::release: released = self.release().socket; return;
+      case What::destroy: return connection.reset();
+    }
+  });
+  RawPeer peer(loop, listener.accept(loop));
+  run_until(loop, [&] { return is_done; });
+  released.reset();
+  peer.end();
+  run_until(loop, [&] { return peer.is_over(); });
+  const bool is_cut = what == What::abort || what == What::destroy;
+  CHECK((peer.error() != 0) == is_cut);
+  if (!is_cut) CHECK(peer.received() == "last");
+  if (what == What::destroy) return;
+  run_until(loop, [&] { return record.closed > 0; });
+  passes(loop);
+  CHECK(record.closed == 1);
+  CHECK(record.error == (what == What::abort ? make_error_code(Errc::aborted) : std::error_code()));
+}
+
+TEST_CASE("Each end in on_closed does nothing more, and on_closed stays the last") {
+  const Kind kind = GENERATE(Kind::tcp, Kind::unix_socket);
+  const What what =
+      GENERATE(What::shutdown, What::close, What::abort, What::release, What::destroy);
+  CAPTURE(static_cast<int>(kind), static_cast<int>(what));
+  EventLoop loop;
+  Stream stream(loop, kind);
+  int closed = 0;
+  stream.connection->on_closed([&](Connection& self, std::error_code error) {
+    ++closed;
+    CHECK_FALSE(error);
+    self.write("too late");
+    switch (what) {
+      case What::shutdown: return self.shutdown();
+      case What::close: return self.close();
+      case What::abort: return self.abort();
+      case What::release: CHECK_FALSE(self.release().socket); return;
+      case What::destroy: return stream.connection.reset();
+    }
+  });
+  stream.connection->write("last");
+  stream.connection->close();
+  stream.peer.end();
+  run_until(loop, [&] { return closed > 0 && stream.peer.is_over(); });
+  passes(loop);
+  CHECK(closed == 1);
+  CHECK(stream.peer.received() == "last");
+  CHECK(stream.peer.error() == 0);
+  if (stream.connection) CHECK_FALSE(stream.connection->error());
+}
+
 TEST_CASE("A relay and a server's grace end what a callback closes, whichever callback it is") {
   const Kind kind = GENERATE(Kind::tcp, Kind::unix_socket);
   EventLoop loop;
