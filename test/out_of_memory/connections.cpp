@@ -165,7 +165,7 @@ TEST_CASE("Aborted and destroyed connections leave nothing, whichever allocation
       if (i == 2) trial.must([&] { client.connection.reset(); });
     }
     trial.run([&] { return clients[0]->is_over() && clients[1]->is_over(); });
-    trial.attempt([&] {
+    trial.must([&] {
       if (clients[3]->connection) clients[3]->connection->abort();
     });
     trial.run([&] { return clients[3]->is_over() && server.is_quiet(); });
