@@ -232,7 +232,7 @@ step_headers() {
 }
 
 step_gcc() { # [SELECTORS]
-  build gcc g++ '' || return
+  build gcc g++ '' -Ddebug=false || return
   check 'system calls only in their floors' sh $support/checks.sh system_calls
   check 'the library prints nothing' sh $support/checks.sh prints
   run_suites gcc 120 "$floor_suites" "${1:-$all_selectors}"
@@ -282,8 +282,8 @@ build_asan() {
   export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:allow_addr2line=1
   export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   avoid_random_addresses
-  build asan clang++ '' -Ddefault_library=static -Doptimization=1 \
-    -Db_sanitize=address,undefined -Db_lundef=false
+  build asan clang++ '' -Ddefault_library=static -Doptimization=1 -Ddebug=false \
+    -Dcpp_args=-g1 -Db_sanitize=address,undefined -Db_lundef=false
 }
 
 # Only what crosses threads: TSan has nothing to say about the rest.
@@ -429,7 +429,7 @@ case $wanted_steps in
   *)
     steps $wanted_steps
     if [ -n "$wanted_suites" ]; then
-      build gcc g++ '' && run_suites gcc 120 "$wanted_suites" "$all_selectors"
+      build gcc g++ '' -Ddebug=false && run_suites gcc 120 "$wanted_suites" "$all_selectors"
     fi
     ;;
 esac
