@@ -135,7 +135,13 @@ void Listener::pause() {
   step(ListenerEvent::pause);
 }
 
-void Listener::resume() { step(ListenerEvent::resume); }
+void Listener::resume() { go_on(ListenerEvent::resume); }
+
+/// Accepts again, unless its owner doesn't want that.
+void Listener::go_on(ListenerEvent event) {
+  if (state() == ListenerState::held) look_soon();  // first: it may fail
+  step(event);
+}
 
 // Accepting
 
@@ -155,6 +161,12 @@ void Listener::on_ready(Interest events) {
     if (is_destroyed || !goes_on || !accepts() || loop_.parts().is_forked_child()) return;
     if (state() == ListenerState::draining && --left_ == 0) return finish();
   }
+  if (state() == ListenerState::draining) look_soon();
+}
+
+/// When the backlog is empty no readiness tells of it.
+void Listener::look_soon() {
+  look_ = loop_.call_soon([this] { on_ready(Interest::read); }, place_);
 }
 
 /// One accept, and no second one just to see EAGAIN, unless they come in pass after pass.
@@ -194,7 +206,7 @@ bool Listener::accept_one(AcceptCallback& on_accept) {
 
 void Listener::on_no_room(int error) {
   retry_ = loop_.call_later(  // first: it may fail
-      options_.retry_after, [this] { step(ListenerEvent::retry); }, place_);
+      options_.retry_after, [this] { go_on(ListenerEvent::retry); }, place_);
   step(ListenerEvent::no_room);
   const auto on_exhausted = on_exhausted_;
   if (std::exchange(is_told_, true) || on_exhausted == nullptr || !*on_exhausted) return;
@@ -220,9 +232,8 @@ void Listener::close(Duration grace) {
   if (left_ == 0) return finish();
   ScopedHandle end = loop_.call_later(  // both first: they may fail
       grace, [this] { finish(); }, place_);
-  ScopedHandle look = loop_.call_soon([this] { on_ready(Interest::read); }, place_);
+  look_soon();
   grace_ = std::move(end);
-  first_look_ = std::move(look);
   if (is_draining) return;
   retry_.cancel();
   file_.reset();  // whoever comes from now on is a successor's
@@ -262,7 +273,7 @@ void Listener::fail(int error) {
 void Listener::end(ListenerEvent event) {
   step(event);
   retry_.cancel();
-  first_look_.cancel();
+  look_.cancel();
   grace_.cancel();
   if (fd_) loop_.parts().end_handler(fd_.get());
   file_.reset();  // first: once nobody listens, the path is a successor's to take

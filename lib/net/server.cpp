@@ -244,13 +244,24 @@ void Server::close_all() {
 
 /// Those that were accepted while it was closing had a pass to send something in.
 void Server::close_newcomers() {
-  read_once_more([](Connection& connection) { connection.close(); });
+  const std::weak_ptr<void> life = life_;
+  try {
+    read_once_more([](Connection& connection) { connection.close(); });
+  } catch (...) {  // of a callback: the others are to be closed still
+    if (!life.expired()) close_all();
+    throw;
+  }
 }
 
 /// What came while this process stood still, the peer's end above all, counts.
 void Server::on_grace_end() {
   const std::weak_ptr<void> life = life_;
-  read_once_more([](Connection&) {});
+  try {
+    read_once_more([](Connection&) {});
+  } catch (...) {
+    if (!life.expired()) end_all();
+    throw;
+  }
   if (!life.expired()) end_all();
 }
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -281,6 +282,75 @@ TEST_CASE("A listener that closes with grace hands over who waits, and then refu
   Recorder record(*late);
   loop.run();
   CHECK(record.error);
+}
+
+TEST_CASE("A listener whose backlog is drained by whole batches doesn't wait for one more") {
+  FaultyClock system;
+  EventLoop loop(options_on(system));
+  const TemporaryDirectory directory;
+  Endpoint there = Endpoint::loopback(0);
+  SECTION("TCP") {}
+  SECTION("a Unix path") { there = Endpoint::parse("unix:" + directory.file("s")); }
+  int accepted = 0;
+  pawl::ListenerOptions options;
+  options.accept_budget = 4;
+  Listener* itself = nullptr;
+  const bool pauses = GENERATE(false, true);
+  Listener listener(
+      loop, there,
+      [&](UniqueFd, const Endpoint&) {
+        if (++accepted == 8 && pauses) itself->pause();
+      },
+      options);
+  itself = &listener;
+  std::vector<UniqueFd> clients;
+  for (int i = 0; i < 8; ++i) clients.push_back(raw_connect(listener.local_endpoint()));
+  listener.close(1h);
+  spin_until(loop, [&] { return accepted == 8; });
+  if (pauses) listener.resume();
+  spin_until(loop, [&] { return listener.state() == ListenerState::done; });
+}
+
+TEST_CASE("A closing listener that is resumed in a pause between two tries goes on at once") {
+  FaultyClock system;
+  EventLoop loop(options_on(system));
+  int accepted = 0;
+  pawl::ListenerOptions options;
+  options.accept_budget = 1;
+  Listener listener(
+      loop, Endpoint::loopback(0), [&](UniqueFd, const Endpoint&) { ++accepted; }, options);
+  std::vector<UniqueFd> clients;
+  for (int i = 0; i < 5; ++i) clients.push_back(raw_connect(listener.local_endpoint()));
+  system.fail(Call::accept, EMFILE, 1);
+  listener.close(1h);
+  spin_until(loop, [&] { return listener.state() == ListenerState::held; });
+  listener.resume();
+  spin_until(loop, [&] { return accepted == 1; });
+  CHECK(listener.state() == ListenerState::draining);
+  system.advance(options.retry_after);  // the pause is over
+  spin_until(loop, [&] { return accepted == 5; });
+}
+
+TEST_CASE("An on_closed that throws at the end of a server's grace doesn't spare the others") {
+  FaultyClock system;
+  EventLoop loop(options_on(system));
+  Server server(loop, Endpoint::loopback(0), [](Connection&) {});
+  Waiting clients(loop, server.local_endpoint(), 3);
+  spin_until(loop, [&] { return server.connections() == 3; });
+  int told = 0;
+  server.for_each([&](Connection& connection) {
+    connection.on_closed([&](Connection&, std::error_code error) {
+      ++told;
+      if (!error) throw std::runtime_error("of one that ended in time");
+    });
+  });
+  server.close(10s);
+  passes(loop);
+  loop.call_later(1ns, [&] { clients.peers.back()->end(); });
+  system.advance(10s);
+  CHECK_THROWS_AS(passes(loop), std::runtime_error);
+  spin_until(loop, [&] { return told == 3; });
+  CHECK(server.connections() == 0);
 }
 
 TEST_CASE("A listener with nobody in its backlog is closed at once, whatever its grace") {

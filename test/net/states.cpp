@@ -243,6 +243,16 @@ void drain_listeners(EventLoop& loop, FaultySystem& system) {
   system.fail(Call::accept, EMFILE);
   run_until(loop, [&] { return first.listener.state() == pawl::ListenerState::done; });
   // … DRAINING no room, HELD retry, DRAINING close
+  options.accept_budget = 1;
+  options.retry_after = 0ms;
+  Knocked busy(loop, options);
+  std::vector<UniqueFd> more;
+  for (int i = 0; i < 5; ++i) more.push_back(raw_connect(busy.listener.local_endpoint()));
+  busy.listener.on_exhausted([&](std::error_code) { busy.listener.resume(); });
+  system.fail(Call::accept, EMFILE);
+  busy.listener.close(1h);
+  run_until(loop, [&] { return busy.listener.state() == pawl::ListenerState::done; });
+  // … DRAINING retry
   Knocked second(loop);
   second.listener.pause();
   second.listener.close(1h);  // PAUSED drain

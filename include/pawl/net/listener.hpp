@@ -70,7 +70,8 @@ class PAWL_API Listener final : private IoHandler {
 
   /// Accepting fails for now, with this; comes once until one was accepted again.
   void on_exhausted(Function<void(std::error_code)> callback);
-  /// The socket is of no use any more, and the listener DONE. Comes once, and never after `close`.
+  /// The socket is of no use any more, and the listener DONE. Comes once, and never when
+  /// `close` has ended it; while a grace lasts it may.
   void on_failed(Function<void(std::error_code)> callback);
 
   void pause();
@@ -83,7 +84,7 @@ class PAWL_API Listener final : private IoHandler {
   void close(Duration grace = {});
 
   ListenerState state() const { return machine_.state(); }
-  /// Why it is DONE; none while it isn't, and after `close`.
+  /// Why it is DONE; none while it isn't, and when `close` has ended it.
   std::error_code error() const { return error_; }
   /// With the port that the kernel chose for port 0.
   Endpoint local_endpoint() const { return local_; }
@@ -106,6 +107,8 @@ class PAWL_API Listener final : private IoHandler {
   std::size_t waiting() const;
   void fail(int error);
   void finish();
+  void go_on(ListenerEvent event);
+  void look_soon();
   void end(ListenerEvent event);
   void step(ListenerEvent event);
 
@@ -114,7 +117,7 @@ class PAWL_API Listener final : private IoHandler {
   std::shared_ptr<AcceptCallback> on_accept_;  // shared with the call, which may destroy this
   std::shared_ptr<Function<void(std::error_code)>> on_exhausted_;
   std::shared_ptr<Function<void(std::error_code)>> on_failed_;
-  Function<void()> on_drained_;  // the server's: told when close(grace) is over
+  Function<void()> on_drained_;  // the server's: told when it is DONE
   Place place_;
   StateMachine<listener_table> machine_{ListenerState::listening};
   std::error_code error_;
@@ -128,7 +131,7 @@ class PAWL_API Listener final : private IoHandler {
   unsigned skipped_ = 0;  // errors of connections since the last one without
   std::size_t left_ = 0;  // draining: so many more at most
   ScopedHandle retry_;
-  ScopedHandle first_look_;  // of draining
+  ScopedHandle look_;  // while draining
   ScopedHandle grace_;
 };
 

@@ -40,7 +40,7 @@ inline constexpr StateTable<ListenerState, ListenerEvent, 6, 7> listener_table{
       {{ListenerState::paused, ListenerState::listening, ListenerState::exhausted, {},                       ListenerState::draining, ListenerState::done, ListenerState::done}},
       {{ListenerState::paused, ListenerState::listening, {},                       {},                       ListenerState::draining, ListenerState::done, ListenerState::done}},
       {{ListenerState::paused, ListenerState::exhausted, {},                       ListenerState::listening, ListenerState::draining, ListenerState::done, ListenerState::done}},
-      {{ListenerState::held,   ListenerState::draining,  ListenerState::held,      {},                       {},                      ListenerState::done, ListenerState::done}},
+      {{ListenerState::held,   ListenerState::draining,  ListenerState::held,      ListenerState::draining,  {},                      ListenerState::done, ListenerState::done}},
       {{ListenerState::held,   ListenerState::draining,  {},                       ListenerState::draining,  {},                      ListenerState::done, ListenerState::done}},
       {{ListenerState::done,   ListenerState::done,      ListenerState::done,      ListenerState::done,      ListenerState::done,     ListenerState::done, ListenerState::done}},
     }}};
