@@ -82,16 +82,17 @@ void ThreadPool::Parts::close_in_child() {
 }
 
 void ThreadPool::post(Function<void()> work) {
-  if (parts_->fork_guard.is_forked_child()) {
+  const std::shared_ptr<Parts> parts = parts_;  // the work may be over before the end of this
+  if (parts->fork_guard.is_forked_child()) {
     throw std::logic_error("ThreadPool: used in a forked child; make a new one there");
   }
-  std::unique_lock<std::mutex> lock(parts_->mutex);
-  if (parts_->is_closing) return;
-  if (parts_->jobs.size() - parts_->next_job >= parts_->idle) parts_->start_thread();
-  parts_->jobs.push_back(std::move(work));
-  const bool wakes = parts_->begin_waking();
+  std::unique_lock<std::mutex> lock(parts->mutex);
+  if (parts->is_closing) return;
+  if (parts->jobs.size() - parts->next_job >= parts->idle) parts->start_thread();
+  parts->jobs.push_back(std::move(work));
+  const bool wakes = parts->begin_waking();
   lock.unlock();  // before the wake-up, or whoever wakes up waits for the lock
-  if (wakes) parts_->wake.notify_one();
+  if (wakes) parts->wake.notify_one();
 }
 
 // Whoever wakes up sees to the next one. So a burst of short jobs, which are over before a second
