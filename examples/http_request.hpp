@@ -118,6 +118,7 @@ inline HttpRequest parse_request_line(std::string_view line) {
   HttpRequest request;
   request.method = line.substr(0, first);
   std::string_view target = line.substr(first + 1, last - first - 1);
+  if (target.empty()) return refused(400, "a request line has a target");
   if (target.find(' ') != std::string_view::npos) return refused(400, "a target has no spaces");
   if (lowered(target.substr(0, 7)) == "http://") {  // what a proxy gets: RFC 9112 §3.2.2
     const auto path = target.find_first_of("/?", 7);

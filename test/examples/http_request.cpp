@@ -130,6 +130,8 @@ TEST_CASE("What another reader might take for a different request is refused") {
   CHECK(refusal("GET / HTTP/11\r\nHost: x\r\n\r\n") == 400);
   CHECK(refusal("GET / HTTP/1.1x\r\nHost: x\r\n\r\n") == 400);
   CHECK(refusal("GET  / HTTP/1.1\r\nHost: x\r\n\r\n") == 400);
+  CHECK(refusal("GET  HTTP/1.1\r\nHost: x\r\n\r\n") == 400);
+  CHECK(refusal("POST  HTTP/1.1\r\nHost: x\r\n\r\n") == 400);
   CHECK(refusal("GET / HTTP/0.9\r\nHost: x\r\n\r\n") == 505);
   CHECK(refusal("GET / HTTP/1.2\r\nHost: x\r\n\r\n") == 0);
 }
