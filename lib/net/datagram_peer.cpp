@@ -10,6 +10,7 @@
 
 #include "net/datagram_frame.hpp"
 #include "net/datagram_queue.hpp"
+#include "net/shared_socket.hpp"
 #include "net/socket_address.hpp"
 #include "pawl/system/system.hpp"
 
@@ -74,8 +75,7 @@ std::error_code DatagramSocket::disconnect() {
 
 /// Ends the association; the local end is as it was bound then.
 std::error_code DatagramSocket::dissolve() {
-  const sockaddr nobody{AF_UNSPEC, {}};
-  const SystemResult result = loop_.system().connect(fd_, &nobody, sizeof nobody);
+  const SystemResult result = pawl::dissolve(loop_.system(), fd_);
   if (!result.ok()) return result.code();
   queue_->address_all();
   peer_ = Endpoint();

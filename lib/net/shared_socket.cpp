@@ -14,16 +14,16 @@
 #include "pawl/system/system.hpp"
 
 namespace pawl {
-namespace {
 
-constexpr int wake_up_tries = 100;  // a microsecond each, or a turn of whoever is to wake up
-
-/// Ends an association. A TCP connection is reset by that, a port that the kernel chose is free.
 SystemResult dissolve(System& system, int fd) {
   sockaddr nowhere{};
   nowhere.sa_family = AF_UNSPEC;
   return system.connect(fd, &nowhere, sizeof nowhere);
 }
+
+namespace {
+
+constexpr int wake_up_tries = 100;  // a microsecond each, or a turn of whoever is to wake up
 
 /// False when whoever waits on the socket can't be woken.
 bool reset(System& system, int fd) {

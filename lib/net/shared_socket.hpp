@@ -8,12 +8,17 @@
 namespace pawl {
 
 class System;
+struct SystemResult;
 
 /// How a stream's socket is given up.
 enum class SocketEnd : std::uint8_t {
   in_order,  ///< what the kernel has is still delivered, and then the end (FIN)
   reset,     ///< nothing of it (RST): the peer must not take a part for the whole
 };
+
+/// Ends an association (connect(2) to AF_UNSPEC): a TCP connection is reset by that, for all who
+/// hold it, and a datagram socket has no peer any more; a port that the kernel chose is free.
+SystemResult dissolve(System& system, int fd);
 
 /// Ends the connection of `fd` for all who hold a copy of it, as close(2) would without them: one
 /// in order that has unread input is a reset too. The peer of a Unix socket, which knows no reset,
