@@ -17,9 +17,10 @@ struct PacketSource {
   std::uint32_t interface = 0;
   unsigned char address[16] = {};
 
-  /// `source` on a socket of `socket_family`: IPv4 is mapped on one of IPv6 (RFC 4291 §2.5.5.2).
   /// True exactly for a multicast address, or IPv4's broadcast to all.
   bool is_group() const;
+  /// Makes one of `source` for a socket of `socket_family`: on one of IPv6 an IPv4 address is
+  /// mapped (RFC 4291 §2.5.5.2).
   static PacketSource of(const Endpoint& source, Endpoint::Family socket_family);
 };
 

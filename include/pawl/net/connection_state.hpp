@@ -18,7 +18,8 @@ namespace pawl {
 /// | receiving  | everything is sent; the peer's turn     | read              | idle timeout    |
 /// | done       | closed, with its reason                 | nothing           | none            |
 ///
-/// Paused reading and the peer's end take the read away. Data arrives in `sending` too.
+/// Paused reading, the peer's end and an `on_data` that isn't set yet take the read away. Data
+/// arrives in `sending` too.
 enum class ConnectionState : std::uint8_t { connecting, sending, receiving, done };
 
 enum class ConnectionEvent : std::uint8_t {
