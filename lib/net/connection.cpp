@@ -94,6 +94,7 @@ void Connection::on_dialed(std::error_code error, int fd, const Endpoint& peer) 
     if (error) return end(error, dialer_->operation());
     end_dial();
     if (rare_ != nullptr && !call(rare_->connected)) return;
+    if (parts_.is_forked_child()) return;
     // With Fast Open the SYN waits for bytes (tcp(7), TCP_FASTOPEN_CONNECT), and who has none to
     // send would wait for a peer that knows of nothing: sending none lets it go.
     if (options_->fast_open && fd_ >= 0 && output_.empty()) loop_.system().send(fd_, "", 0);
@@ -131,7 +132,8 @@ std::error_code Connection::start(int fd) try {
   if (const std::error_code error = loop_.add_handler(fd, interest_, *this, place_)) return error;
   step(output_.empty() ? ConnectionEvent::connected : ConnectionEvent::connected_to_send);
   arm_timer();
-  return {};
+  if (state() != ConnectionState::done) return {};
+  return std::make_error_code(std::errc::not_enough_memory);
 } catch (const std::bad_alloc&) {
   return std::make_error_code(std::errc::not_enough_memory);
 }
@@ -262,7 +264,7 @@ void Connection::leave_by_exception() {
     follow_peer();
     request_flush();
   });
-  if (state() == ConnectionState::done) return defer();
+  if (state() == ConnectionState::done || is_drained_) defer();
   if (unusual_.output_side == Output::failed) end_failed_output();
 }
 
@@ -286,7 +288,7 @@ void Connection::tell_closed() {
   if (callback) callback(*this, error_);
 }
 
-void Connection::defer() {
+void Connection::defer() noexcept {
   if (deferred_position_ != 0) return;
   deferred_position_ = parts_.deferred.add<&Connection::on_deferred>(*this);
 }
@@ -344,12 +346,15 @@ void Connection::arm_timer() {
   set_timer(when);
 }
 
-void Connection::set_timer(TimePoint when) {
+/// Without memory for its timer it might wait for ever: it ends.
+void Connection::set_timer(TimePoint when) try {
   const TimerHandle fresh = loop_.call_at(
       when, [this] { on_timer(); }, place_);
   timer_.cancel();
   timer_ = fresh;
   has_timer_ = true;
+} catch (const std::bad_alloc&) {
+  end(system_error_code(ENOMEM), "timer");
 }
 
 /// The loop may have stood still, and then it hasn't heard yet of all that the peer did: before

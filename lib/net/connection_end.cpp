@@ -63,8 +63,12 @@ void Connection::close() {
   if (rare_ != nullptr) rare_->unread.clear();  // input that is dropped, as what still comes
   if (unusual_.output_side == Output::open) unusual_.output_side = Output::finishing;
   if (state() == ConnectionState::connecting && output_.empty()) return end({}, "close");
-  peers_turn_ = loop_.time();
-  if (fd_ < 0) arm_timer();  // flushing does it otherwise, unless that ends the connection
+  if (fd_ < 0) {
+    peers_turn_ = loop_.time();
+    arm_timer();
+  } else {
+    peers_turn_ = TimePoint::max();  // comes with the first flush: whoever closes may block before
+  }
   request_flush();
 }
 

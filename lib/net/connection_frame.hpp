@@ -54,9 +54,14 @@ inline void Connection::update_interest() {
   if (!has_no_deadline) arm_timer();
 }
 
-inline void Connection::request_flush() {
+/// Without memory for that it ends, instead of waiting for ever with what was to be done.
+inline void Connection::request_flush() noexcept {
   if (frame_ != nullptr || flush_position_ != 0 || fd_ < 0) return;
-  flush_position_ = parts_.pass_end.add<&Connection::on_pass_end>(*this);
+  try {
+    flush_position_ = parts_.pass_end.add<&Connection::on_pass_end>(*this);
+  } catch (const std::bad_alloc&) {
+    end(system_error_code(ENOMEM), "flush");
+  }
 }
 
 inline void Connection::flush() {

@@ -240,7 +240,7 @@ void Connection::unread(std::string_view bytes) {
 /// destroyed, or has no use for input now.
 bool Connection::deliver_unread() {
   if (rare_->unread.empty() || unusual_.is_paused || on_data_ == nullptr) return true;
-  if (state() == ConnectionState::done) return true;
+  if (state() == ConnectionState::done || parts_.is_forked_child()) return true;
   const std::string bytes = std::exchange(rare_->unread, {});
   return call_data(bytes);
 }

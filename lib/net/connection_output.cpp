@@ -78,7 +78,10 @@ void Connection::offer(std::string_view& bytes) {
   const bool is_next = output_.empty() && can_write() && !has_room(bytes.size());
   if (!is_next || bytes.size() > options_->write_limit + most_taken) return;
   const SystemResult sent = parts_.system.send(fd_, bytes.data(), bytes.size());
-  if (!sent.ok()) return stop_sending(sent.error);
+  if (!sent.ok()) {
+    stop_sending(sent.error);
+    return request_flush();  // which ends it, should sending have failed
+  }
   note_sent(sent);
   bytes.remove_prefix(sent.bytes());
 }
@@ -267,7 +270,7 @@ void Connection::take_sent(SystemResult sent) {
 void Connection::stop_sending(int error) {
   const bool is_short = error == ENOBUFS || error == ENOMEM;
   if (is_short) wait_for_memory(error);
-  is_short_ = is_short;
+  is_short_ = is_short && state() != ConnectionState::done;
   // EINPROGRESS is Fast Open's, when the SYN took nothing along: tcp(7).
   const bool is_full = is_short || error == EAGAIN || error == EINPROGRESS;
   if (!is_full) fail_output(error);
@@ -296,6 +299,7 @@ void Connection::flush_output() {
 
 void Connection::offer_output() {
   if (parts_.is_forked_child()) return;
+  if (peers_turn_ == TimePoint::max()) peers_turn_ = loop_.time();  // of a close()
   if (!send_corked()) send_queued();
   end_flush();
 }

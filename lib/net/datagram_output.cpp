@@ -109,8 +109,9 @@ void DatagramSocket::on_pass_end() {
   update_interest();
 }
 
-/// `is_writable`: the kernel has just said that there is room.
-void DatagramSocket::flush(bool is_writable) {
+/// `is_writable`: the kernel has just said that there is room. Without memory to go on it is tried
+/// again in the next pass.
+void DatagramSocket::flush(bool is_writable) try {
   needs_flush_ = false;
   if (fd_ < 0 || is_send_paused_ || loop_.parts().is_forked_child()) return;
   bool is_stuck = is_writable;
@@ -131,6 +132,10 @@ void DatagramSocket::flush(bool is_writable) {
   if (state() == DatagramState::closing) return end(DatagramEvent::flushed, {}, "close");
   if (state() == DatagramState::sending) step(DatagramEvent::flushed);
   if (std::exchange(is_drain_due_, false) && on_drained_) is_drained_ = true;
+} catch (const std::bad_alloc&) {
+  needs_flush_ = true;
+  defer();
+  throw;
 }
 
 /// The first of the queue can't be sent. True when there is something else to try.

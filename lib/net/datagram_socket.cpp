@@ -163,7 +163,11 @@ void DatagramSocket::close() {
 
 /// The kernel may have got room while the loop stood still.
 void DatagramSocket::on_close_timeout() {
-  flush(false);
+  try {
+    flush(false);
+  } catch (const std::bad_alloc&) {
+    // It ends anyway.
+  }
   end(DatagramEvent::failed, Errc::unsent_data, "close timeout");
 }
 

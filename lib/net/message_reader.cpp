@@ -205,11 +205,7 @@ void MessageReader::State::lose() noexcept {
   is_taking = false;
   if (connection == nullptr || connection->state() == ConnectionState::done) return;
   hold(false);
-  try {
-    connection->end(std::make_error_code(std::errc::not_enough_memory), "keep a message");
-  } catch (const std::bad_alloc&) {
-    // It has ended, and there is no memory to post its on_closed either.
-  }
+  connection->end(std::make_error_code(std::errc::not_enough_memory), "keep a message");
 }
 
 void MessageReader::State::finish() {

@@ -467,6 +467,7 @@ TEST_CASE("A connection that has ended doesn't keep the loop running") {
 }
 
 TEST_CASE("Ends want no memory, however many there are in one pass, and each is told") {
+  const bool is_abrupt = GENERATE(true, false);
   EventLoop loop;
   constexpr std::size_t count = 600;
   std::vector<std::unique_ptr<Connection>> connections;
@@ -481,8 +482,13 @@ TEST_CASE("Ends want no memory, however many there are in one pass, and each is 
   pass(loop);
   {
     const OutOfMemory forever(0);
-    for (const auto& connection : connections) connection->abort();
+    if (is_abrupt) {
+      for (const auto& connection : connections) connection->abort();
+    } else {
+      for (const auto& connection : connections) connection->close();
+    }
   }
+  if (!is_abrupt) peers.clear();
   run_until(loop, [&] { return told == count; });
   passes(loop);
   CHECK(told == count);

@@ -258,6 +258,29 @@ TEST_CASE("A message that forks is the last that its child gets") {
   CHECK(messages == "abc");
 }
 
+TEST_CASE("An on_fds that forks isn't followed by on_data in the child") {
+  EventLoop loop;
+  SocketPair pair;
+  const auto receiver = Connection::adopt(loop, std::move(pair.ours));
+  const auto sender = Connection::adopt(loop, std::move(pair.theirs));
+  ForkInCallback fork;
+  std::string order;
+  receiver->on_fds([&](Connection&, const std::vector<pawl::UniqueFd>&) {
+    order += "fds ";
+    fork.fork();
+  });
+  receiver->on_data([&](Connection&, std::string_view bytes) { order += bytes; });
+  std::vector<pawl::UniqueFd> fds;
+  fds.emplace_back(::dup(0));
+  sender->write_fds("data", std::move(fds));
+  const auto run = [&] {
+    while (order != "fds data") loop.run_once(1s);
+  };
+  CHECK(fork.child_code(run, [&] { return order == "fds " ? 0 : 1; }) ==
+        ForkInCallback::threw_logic_error);
+  CHECK(order == "fds data");
+}
+
 TEST_CASE("An on_eof that forks isn't followed by on_closed in the child") {
   EventLoop loop;
   Link link(loop);

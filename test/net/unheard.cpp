@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -294,4 +295,26 @@ TEST_CASE("The idle timeout runs while nothing comes, not while bytes wait for o
     advance(1ns);
     CHECK(unheard.error == Errc::timed_out);
   }
+}
+
+TEST_CASE("An on_data that throws at what was given back doesn't cost on_drained") {
+  EventLoop loop;
+  Link link(loop);
+  auto reader = std::make_unique<pawl::MessageReader>(*link.connection, pawl::Framing::lines());
+  reader->on_message([](Connection&, std::string_view) {});
+  link.peer.send("half a line");
+  passes(loop);
+  reader.reset();
+  int drained = 0;
+  int heard = 0;
+  link.connection->on_drained([&](Connection&) { ++drained; });
+  link.connection->on_data([&](Connection&, std::string_view) {
+    ++heard;
+    throw std::runtime_error("of on_data");
+  });
+  link.connection->write("");
+  CHECK_THROWS_AS(passes(loop), std::runtime_error);
+  passes(loop);
+  CHECK(heard == 1);
+  CHECK(drained == 1);
 }

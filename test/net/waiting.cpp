@@ -345,6 +345,31 @@ TEST_CASE("What came while the loop stood still is in time for the close timeout
   CHECK(link.connection->close_reason() == CloseReason::clean);
 }
 
+TEST_CASE("The close timeout begins when the last bytes leave, not while close()'s caller blocks") {
+  Timed timed;
+  ConnectionOptions options;
+  options.close_timeout = 10s;
+  Link link(timed.loop, options);
+  passes(timed.loop);
+  link.connection->write("answer");
+  link.connection->close();
+  timed.advance(10s);
+  CHECK_FALSE(link.is_closed());
+  SECTION("and then is the peer's") {
+    timed.advance(10s - 1ns);
+    CHECK_FALSE(link.is_closed());
+    link.peer.end();
+    timed.until([&] { return link.is_closed(); });
+    CHECK_FALSE(link.record.error);
+    CHECK(link.peer.received() == "answer");
+  }
+  SECTION("and ends") {
+    timed.advance(10s);
+    CHECK(link.is_closed());
+    CHECK(link.connection->close_reason() == CloseReason::close_timeout);
+  }
+}
+
 TEST_CASE("A peer that takes what is left isn't cut off because the loop stood still") {
   Timed timed;
   ConnectionOptions options;

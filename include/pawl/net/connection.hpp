@@ -53,7 +53,7 @@ struct ConnectionOptions : SocketOptions {
   Duration connect_timeout = std::chrono::seconds(30);
   Duration idle_timeout{};  ///< in RECEIVING: no byte either way, while this side reads
   Duration write_timeout = std::chrono::seconds(30);  ///< in SENDING: the kernel takes no byte
-  Duration close_timeout = std::chrono::seconds(30);  ///< from `close()` to the end
+  Duration close_timeout = std::chrono::seconds(30);  ///< from the pass of `close()` to the end
   std::size_t high_water = 64 * 1024;                 ///< unsent bytes that make it congested
   std::size_t low_water = 16 * 1024;                  ///< unsent bytes that end that
   std::size_t write_limit = 16 * 1024 * 1024;  ///< bytes that the kernel refused and that end it
@@ -347,7 +347,7 @@ class PAWL_API Connection final : private IoHandler {
   void write_copied(std::string_view bytes);
   void write_unusual(std::string_view bytes);
   void after_write();
-  void request_flush();
+  void request_flush() noexcept;
   void flush();
   void flush_output();
   void offer_output();
@@ -389,7 +389,7 @@ class PAWL_API Connection final : private IoHandler {
   int take_socket_error();
   bool is_cut(std::error_code error);
   void end_socket(SocketEnd how);
-  void defer();
+  void defer() noexcept;
   void update_interest();
   void change_interest(Interest wanted);
   Interest wanted_interest() const;
