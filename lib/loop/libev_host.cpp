@@ -47,7 +47,8 @@ struct LibevHost::Watchers {
   Watchers& operator=(const Watchers&) = delete;
 
   static void on_prepare(struct ev_loop*, ev_prepare* watcher, int) {
-    static_cast<Watchers*>(watcher->data)->get_ready();
+    auto& self = *static_cast<Watchers*>(watcher->data);
+    self.protect([&] { self.get_ready(); });
   }
   /// A callback of the program may have given the loop something to wait for.
   static void on_check(struct ev_loop*, ev_check* watcher, int) {
@@ -80,9 +81,17 @@ struct LibevHost::Watchers {
     if (loop.parts().is_forked_child()) return leave_host();
     ev_timer_stop(host, &timer);
     stop_mirrors();
-    try {
+    protect([this] {
       loop.run_once(Duration::zero());
       if (loop.parts().was_stopped) ev_break(host, EVBREAK_ALL);
+    });
+  }
+
+  /// Keeps an exception from libev, which ends its run; the program asks for it afterwards.
+  template <typename Work>
+  void protect(Work work) {
+    try {
+      work();
     } catch (...) {
       exception = std::current_exception();
       ev_break(host, EVBREAK_ALL);

@@ -7,6 +7,8 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <memory>
+#include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "pawl/core/unique_fd.hpp"
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/system/system.hpp"
+#include "support/allocation_counter.hpp"
 #include "support/later.hpp"
 
 using namespace std::chrono_literals;
@@ -151,6 +154,40 @@ TEST_CASE("An exception from a hosted callback ends ev_run and is thrown when as
   program.run();
   CHECK_THROWS_WITH(host.rethrow_exception(), "from a callback");
   CHECK_NOTHROW(host.rethrow_exception());
+}
+
+TEST_CASE("Want of memory for what libev is to watch ends ev_run and is thrown when asked for") {
+  Program program;
+  EventLoop loop;
+  LibevHost host(program.loop(), loop);
+  const bool is_mirrored = loop.selector().fileno() < 0;  // descriptor by descriptor
+  const Pipe pipe;
+  std::vector<pawl::UniqueFd> readers;
+  for (int i = 0; i < 100; ++i) readers.emplace_back(::dup(pipe.reader.get()));
+  std::optional<OutOfMemory> shortage;
+  loop.call_soon([&] {
+    for (const pawl::UniqueFd& reader : readers) loop.add_reader(reader.get(), [] {});
+    shortage.emplace(0);
+  });
+  loop.call_later(10ms, [&] {
+    shortage.reset();
+    loop.stop();
+  });
+  program.run();
+  shortage.reset();
+  bool has_thrown = false;
+  try {
+    host.rethrow_exception();
+  } catch (const std::bad_alloc&) {
+    has_thrown = true;
+  }
+  CHECK((has_thrown || !is_mirrored));
+  for (const pawl::UniqueFd& reader : readers) loop.remove_reader(reader.get());
+  int ticks = 0;
+  loop.call_later(1ms, [&] { ++ticks; });
+  if (has_thrown) program.run();
+  program.run();
+  CHECK(ticks == 1);
 }
 
 TEST_CASE("stop() ends ev_run") {
