@@ -14,6 +14,7 @@
 
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/loop/thread_pool.hpp"
+#include "support/gate.hpp"
 #include "support/sanitizers.hpp"
 
 using namespace std::chrono_literals;
@@ -25,18 +26,6 @@ using pawl::Outcome;
 using pawl::ThreadPool;
 
 namespace {
-
-/// Holds jobs up until a test lets them go.
-class Gate {
- public:
-  void open() { promise_.set_value(); }
-  /// For the jobs.
-  void wait() const { future_.wait(); }
-
- private:
-  std::promise<void> promise_;
-  std::shared_future<void> future_ = promise_.get_future().share();
-};
 
 LoopOptions with_threads(std::size_t count) {
   LoopOptions options;

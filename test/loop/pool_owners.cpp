@@ -5,7 +5,6 @@
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
-#include <future>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -16,6 +15,7 @@
 #include "pawl/loop/event_loop.hpp"
 #include "pawl/loop/thread_pool.hpp"
 #include "support/counter.hpp"
+#include "support/gate.hpp"
 #include "support/no_threads.hpp"
 
 using namespace std::chrono_literals;
@@ -25,22 +25,6 @@ using pawl::Outcome;
 using pawl::ThreadPool;
 
 namespace {
-
-/// Holds jobs up until a test, or somebody's destructor, lets them go.
-class Gate {
- public:
-  void open() { promise_.set_value(); }
-  /// For the jobs.
-  void wait() const { future_.wait(); }
-  /// Opens it when the last copy of this is gone.
-  std::shared_ptr<void> opener() {
-    return {this, [](void* gate) { static_cast<Gate*>(gate)->open(); }};
-  }
-
- private:
-  std::promise<void> promise_;
-  std::shared_future<void> future_ = promise_.get_future().share();
-};
 
 /// Counts up, and says in which thread, when the last copy of it is gone.
 std::shared_ptr<void> tell_end(Counter& ends, std::thread::id* thread = nullptr) {

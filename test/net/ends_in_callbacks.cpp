@@ -35,6 +35,18 @@ enum class Kind { tcp, unix_socket };
 enum class Place { on_data, on_drained, on_eof, call_soon };
 enum class What { shutdown, close, abort, release, destroy };
 
+/// What was released, if it is that.
+pawl::UniqueFd make_end(What what, std::unique_ptr<Connection>& connection) {
+  switch (what) {
+    case What::shutdown: connection->shutdown(); break;
+    case What::close: connection->close(); break;
+    case What::abort: connection->abort(); break;
+    case What::release: return connection->release().socket;
+    case What::destroy: connection.reset(); break;
+  }
+  return {};
+}
+
 ConnectionOptions half_open() {
   ConnectionOptions options;
   options.allow_half_open = true;
@@ -71,13 +83,7 @@ TEST_CASE("Each end may be made in each callback, and what was written before it
     if (std::exchange(is_done, true)) return;
     Connection& self = *stream.connection;
     self.write("last");
-    switch (what) {
-      case What::shutdown: return self.shutdown();
-      case What::close: return self.close();
-      case What::abort: return self.abort();
-      case What::release: released = self.release().socket; return;
-      case What::destroy: return stream.connection.reset();
-    }
+    released = make_end(what, stream.connection);
   };
   switch (place) {
     case Place::on_data:
@@ -121,13 +127,7 @@ TEST_CASE("Each end may be made when it is connected, and what was written befor
   connection->on_connected([&](Connection& self) {
     is_done = true;
     self.write("last");
-    switch (what) {
-      case What::shutdown: return self.shutdown();
-      case What::close: return self.close();
-      case What::abort: return self.abort();
-      case What::release: released = self.release().socket; return;
-      case What::destroy: return connection.reset();
-    }
+    released = make_end(what, connection);
   });
   RawPeer peer(loop, listener.accept(loop));
   run_until(loop, [&] { return is_done; });
@@ -156,13 +156,7 @@ TEST_CASE("Each end in on_closed does nothing more, and on_closed stays the last
     ++closed;
     CHECK_FALSE(error);
     self.write("too late");
-    switch (what) {
-      case What::shutdown: return self.shutdown();
-      case What::close: return self.close();
-      case What::abort: return self.abort();
-      case What::release: CHECK_FALSE(self.release().socket); return;
-      case What::destroy: return stream.connection.reset();
-    }
+    CHECK_FALSE(make_end(what, stream.connection));
   });
   stream.connection->write("last");
   stream.connection->close();
