@@ -232,7 +232,7 @@ step_headers() {
 }
 
 step_gcc() { # [SELECTORS]
-  build gcc g++ '' -Ddebug=false || return
+  build gcc g++ '' -Doptimization=2 -Ddebug=false || return
   check 'system calls only in their floors' sh $support/checks.sh system_calls
   check 'the library prints nothing' sh $support/checks.sh prints
   run_suites gcc 120 "$floor_suites" "${1:-$all_selectors}"
@@ -429,7 +429,7 @@ case $wanted_steps in
   *)
     steps $wanted_steps
     if [ -n "$wanted_suites" ]; then
-      build gcc g++ '' -Ddebug=false && run_suites gcc 120 "$wanted_suites" "$all_selectors"
+      build gcc g++ '' -Doptimization=2 -Ddebug=false && run_suites gcc 120 "$wanted_suites" "$all_selectors"
     fi
     ;;
 esac
