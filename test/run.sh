@@ -12,7 +12,7 @@ usage: sh test/run.sh [--again] [quick | full | STEP... | SUITE...]
           system calls; the programs built against an installed copy; the README's program
   quick   g++ only: the suites on epoll, and the checks that take no time
   STEP    these steps of full: style headers gcc readme asan out_of_memory failing_calls
-          without_libev m32 tsan install
+          without_libev tsan install
   SUITE   these suites on every selector: core system selector loop net async examples
           peers network (network: a namespace of its own, as root, on epoll and poll)
 
@@ -202,7 +202,7 @@ run_listed_suite() { # LINE [CATCH ARGUMENT...]
 
 # ---- steps
 
-all_steps='style headers gcc readme asan out_of_memory failing_calls without_libev m32 tsan install'
+all_steps='style headers gcc readme asan out_of_memory failing_calls without_libev tsan install'
 floor_suites='core system selector loop net async'
 program_suites='examples peers network'
 all_suites="$floor_suites $program_suites"
@@ -241,22 +241,20 @@ step_gcc() { # [SELECTORS]
   suites_at_once=2
 }
 
-# What a user without libev and c-ares gets, and who installs the shared library alone.
+# What a user without libev and c-ares gets, and who installs the shared library alone. As 32-bit
+# programs where they can be made: Debian has no 32-bit libev beside the other. What differs between
+# the selectors is in the selector suite, which loops over all of them.
 step_without_libev() {
-  build without_libev g++ 'pawl:shared_library test_selector' -Dlibev=disabled -Dcares=disabled \
-    -Ddefault_library=shared -Dexamples=disabled -Doptimization=0 &&
-    run_suites without_libev 120 selector ''
-}
-
-# 32-bit programs, without libev and c-ares, of which Debian has no 32-bit build beside the other.
-# What differs between the selectors is in the selector suite, which loops over all of them.
-step_m32() {
-  can 'm32' g++-multilib makes_32_bit_programs || return 0
+  without='-Dlibev=disabled -Dcares=disabled -Dexamples=disabled -Doptimization=0 -Ddebug=false'
+  if ! can 'm32' g++-multilib makes_32_bit_programs; then
+    build without_libev g++ 'pawl:shared_library test_selector' $without -Ddefault_library=shared &&
+      run_suites without_libev 120 selector ''
+    return
+  fi
   maker=g++
   ! has_command clang++ >/dev/null || maker=clang++ # which takes two thirds of the time
-  build m32 $maker 'test_core test_system test_selector test_loop test_net test_async' \
-    -Dlibev=disabled -Dcares=disabled -Dexamples=disabled -Ddefault_library=static \
-    -Doptimization=0 -Ddebug=false -Dcpp_args=-m32 -Dcpp_link_args=-m32 &&
+  build m32 $maker 'pawl:shared_library test_core test_system test_selector test_loop test_net test_async' \
+    $without -Ddefault_library=both -Dcpp_args=-m32 -Dcpp_link_args=-m32 &&
     run_suites m32 120 "$floor_suites" epoll
 }
 

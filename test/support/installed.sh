@@ -78,7 +78,7 @@ subproject() {
   cp "$programs"/* "$project"
   ln -sfn "$root" "$project/subprojects/pawl"
   export PKG_CONFIG_PATH=
-  meson setup "$project/build" "$project" --wrap-mode=forcefallback &&
+  meson setup "$project/build" "$project" --wrap-mode=forcefallback -Doptimization=0 -Ddebug=false &&
     ninja --quiet -C "$project/build" && runs "$project/build/main" && runs "$project/build/libev_host"
 }
 
