@@ -230,14 +230,6 @@ void FutureCore::throw_empty_future() {
   throw std::logic_error("pawl::Future: used while empty (moved from, or never set)");
 }
 
-// ---- the loop
-
-bool is_loop_open(const FutureCore& core) { return !core.hub().is_closed(); }
-
-void post_to_loop(const FutureCore& core, Function<void()> callback) {
-  core.loop().call_soon(std::move(callback), core.place());
-}
-
 // ---- memory
 
 void FutureCore::refuse_wrong_thread(FutureHub& hub, const char* operation) {

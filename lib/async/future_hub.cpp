@@ -99,20 +99,12 @@ void FutureHub::queue_posted() {
   }
 }
 
-void FutureHub::look_at_thread(const char* operation) const {
-  LoopParts& parts = loop_.parts();
-  if (!parts.is_on_wrong_thread()) return;
-  parts.report_wrong_thread(operation);
-  throw std::logic_error(std::string(operation) +
-                         " called from a thread that is not the loop's; use call_soon_threadsafe");
+void FutureHub::throw_if_wrong_thread(const char* operation) const {
+  loop_.parts().refuse_wrong_thread(operation);
 }
 
 void FutureHub::report_wrong_thread(const char* operation) const noexcept {
-  try {
-    refuse_wrong_thread(operation);
-  } catch (const std::exception&) {
-    // It has been said, unless there was no memory for that.
-  }
+  if (!is_closed_) loop_.parts().tell_wrong_thread(operation);
 }
 
 void* FutureHub::allocate(std::size_t bytes, std::size_t alignment) {

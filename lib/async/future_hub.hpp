@@ -49,7 +49,7 @@ class FutureHub {
   /// Throws `std::logic_error`, having reported it, when debug mode sees that this isn't the thread
   /// of the loop. `operation` is for people.
   void refuse_wrong_thread(const char* operation) const {
-    if (is_debug_ && !is_closed_) look_at_thread(operation);
+    if (is_debug_ && !is_closed_) throw_if_wrong_thread(operation);
   }
 
   /// The same for ends, which can't refuse: only reports.
@@ -65,7 +65,7 @@ class FutureHub {
 
  private:
   ~FutureHub() = default;
-  void look_at_thread(const char* operation) const;
+  void throw_if_wrong_thread(const char* operation) const;
   void say_reports();
   void bury_now(FutureCore& core) noexcept;
   void queue_posted();

@@ -312,24 +312,34 @@ void LoopParts::on_ready(Interest) {
 
 std::string LoopParts::describe() const { return "wake-up"; }
 
+namespace {
+
+std::string wrong_thread_text(const char* operation) {
+  return std::string(operation) +
+         " called from a thread that is not the loop's; use call_soon_threadsafe";
+}
+
+}  // namespace
+
 bool LoopParts::report_wrong_thread(const char* operation) {
-  reporter.say(std::string(operation) +
-               " called from a thread that is not the loop's; use call_soon_threadsafe");
+  reporter.say(wrong_thread_text(operation));
   return true;
 }
 
-void LoopParts::end_handler(int fd) noexcept {
-  try {
-    is_wrong_thread("remove_handler");
-  } catch (const std::bad_alloc&) {
-    // One line less.
-  }
-  watches.remove_handler(fd);
+void LoopParts::throw_wrong_thread(const char* operation) {
+  throw std::logic_error(wrong_thread_text(operation));
 }
 
-void LoopParts::throw_wrong_thread(const char* operation) {
-  throw std::logic_error(std::string("EventLoop::") + operation +
-                         " called from a thread that is not the loop's; use call_soon_threadsafe");
+void LoopParts::tell_wrong_thread(const char* operation) noexcept {
+  try {
+    is_wrong_thread(operation);
+  } catch (...) {  // the sink's, or there was no memory: one line less
+  }
+}
+
+void LoopParts::end_handler(int fd) noexcept {
+  tell_wrong_thread("remove_handler");
+  watches.remove_handler(fd);
 }
 
 }  // namespace pawl

@@ -101,17 +101,16 @@ struct LoopParts final : IoHandler {
 
   /// True, and reported, exactly when debug mode sees that `operation` comes from a wrong thread.
   bool is_wrong_thread(const char* operation) {
-    return is_on_wrong_thread() && report_wrong_thread(operation);
-  }
-  /// The same, unreported.
-  bool is_on_wrong_thread() const {
-    return __builtin_expect(is_debug, false) && is_running && std::this_thread::get_id() != thread;
+    return __builtin_expect(is_debug, false) && is_running &&
+           std::this_thread::get_id() != thread && report_wrong_thread(operation);
   }
   bool report_wrong_thread(const char* operation);
   void refuse_wrong_thread(const char* operation) {
     if (is_wrong_thread(operation)) throw_wrong_thread(operation);
   }
   [[noreturn]] static void throw_wrong_thread(const char* operation);
+  /// For ends, which can't refuse: a wrong thread is reported in debug mode, if there is memory.
+  void tell_wrong_thread(const char* operation) noexcept;
   /// `remove_handler` for ends, which can't refuse: from a wrong thread it is reported, and done.
   void end_handler(int fd) noexcept;
 

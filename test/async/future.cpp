@@ -15,6 +15,7 @@
 #include "pawl/async/promise.hpp"
 #include "pawl/core/error.hpp"
 #include "pawl/loop/event_loop.hpp"
+#include "support/allocation_counter.hpp"
 
 using namespace std::chrono_literals;
 using pawl::CancelledError;
@@ -292,6 +293,27 @@ TEST_CASE("A cancel callback that is set after the cancellation is called too") 
   CHECK_FALSE(called);
   loop.run();
   CHECK(called);
+}
+
+TEST_CASE(
+    "Promises hear of their cancellation without memory, however many there are in one pass") {
+  EventLoop loop;
+  constexpr std::size_t count = 600;
+  std::vector<Promise<int>> promises;
+  std::vector<Future<int>> futures;
+  std::size_t told = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    promises.emplace_back(loop);
+    promises.back().on_cancel([&] { ++told; });
+    futures.push_back(promises.back().future());
+  }
+  {
+    const OutOfMemory forever(0);
+    for (Future<int>& future : futures) future.cancel();
+  }
+  CHECK(told == 0);
+  loop.run();
+  CHECK(told == count);
 }
 
 TEST_CASE("A promise's cancel callback is freed with the result, uncalled") {

@@ -169,6 +169,16 @@ TEST_CASE("In debug mode what another thread lets go of is reported, and the pro
     things.settle();
     CHECK(loop.selector().get_key(things.pair.ours.get()) == nullptr);
   }
+  SECTION("a task that waits for a promise, which hears of it") {
+    bool told = false;
+    things.promise->on_cancel([&] { told = true; });
+    things.task = pawl::make_task(loop, "waiter",
+                                  [&things](auto&) { return pawl::Next::future(things.future); });
+    things.from_elsewhere([](Things& all) { all.task.reset(); });
+    things.settle();
+    CHECK(things.future.cancelled());
+    CHECK(told);
+  }
   SECTION("a future that nobody looked at") {
     things.promise->set_exception(pawl::Errc::aborted);
     things.settle();

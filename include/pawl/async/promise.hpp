@@ -6,15 +6,12 @@
 #include <type_traits>
 #include <utility>
 
+#include "pawl/async/cancel_callback.hpp"
 #include "pawl/async/future.hpp"
 #include "pawl/core/function.hpp"
 #include "pawl/core/place.hpp"
 
 namespace pawl {
-
-/// For the library's own classes: `call_soon` on a future's loop, whose header isn't needed here.
-PAWL_API bool is_loop_open(const FutureCore& core);
-PAWL_API void post_to_loop(const FutureCore& core, Function<void()> callback);
 
 /// A future's state with what its promise wants to be told.
 template <typename Value>
@@ -22,13 +19,10 @@ class PromiseState : public FutureState<Value> {
  public:
   using FutureState<Value>::FutureState;
 
-  Function<void()> on_cancelled;
+  CancelCallback on_cancelled;
 
  protected:
-  void on_cancel() noexcept override {
-    if (on_cancelled && is_loop_open(*this)) post_to_loop(*this, std::move(on_cancelled));
-    on_cancelled.reset();
-  }
+  void on_cancel() noexcept override { on_cancelled.post(*this); }
   void on_dispose() noexcept override {
     on_cancelled.reset();
     FutureState<Value>::on_dispose();
@@ -91,10 +85,10 @@ class Promise {
   /// cancellation is called too.
   void on_cancel(Function<void()> callback) {
     PromiseState<Value>& state = core();
-    if (state.status() == FutureStatus::cancelled && is_loop_open(state)) {
-      return post_to_loop(state, std::move(callback));
-    }
-    if (state.is_pending()) state.on_cancelled = std::move(callback);
+    const bool is_late = state.status() == FutureStatus::cancelled;
+    if (!is_late && !state.is_pending()) return;
+    CancelCallback fresh(state, std::move(callback));
+    is_late ? fresh.post(state) : std::swap(state.on_cancelled, fresh);
   }
 
   bool done() const { return !core().is_pending(); }
