@@ -80,6 +80,7 @@ bool ChildReaper::look() {
 }
 
 void ChildReaper::look_for_the_last_time() noexcept {
+  if (loop_.parts().is_forked_child()) return;  // whose own child may have that number
   ChildStatus status;
   loop_.system().wait_child(pid_, status);
 }

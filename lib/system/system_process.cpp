@@ -138,12 +138,12 @@ SystemResult System::spawn(const SpawnRequest& request) {
   if (request.arguments.empty() || is_cut) return SystemResult{-1, EINVAL};
   SpawnSetup setup;
   int error = setup.start_with_default_signals(request.new_process_group);
+  if (error == 0 && request.directory_fd >= 0) {  // first: its number may be one of the next
+    error = ::posix_spawn_file_actions_addfchdir_np(&setup.actions, request.directory_fd);
+  }
   if (error == 0) error = setup.connect(request.stdin_fd, STDIN_FILENO);
   if (error == 0) error = setup.connect(request.stdout_fd, STDOUT_FILENO);
   if (error == 0) error = setup.connect(request.stderr_fd, STDERR_FILENO);
-  if (error == 0 && request.directory_fd >= 0) {
-    error = ::posix_spawn_file_actions_addfchdir_np(&setup.actions, request.directory_fd);
-  }
   if (error != 0) return SystemResult{-1, error};
 
   const std::string& program = request.arguments[0];

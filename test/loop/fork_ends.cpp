@@ -20,6 +20,7 @@
 #include "pawl/loop/idle_timer.hpp"
 #include "pawl/loop/loop_group.hpp"
 #include "pawl/loop/thread_pool.hpp"
+#include "support/faulty_system.hpp"
 #include "support/forked.hpp"
 #include "support/sockets.hpp"
 
@@ -291,6 +292,28 @@ TEST_CASE("A child that destroys its copy of a ChildProcess leaves the process a
   process->standard_input().reset();
   loop.run();
   CHECK(exit.ok());
+}
+
+TEST_CASE("A child that destroys the loop reaps no process that was dropped in the parent") {
+  FaultySystem system;
+  pawl::LoopOptions options;
+  options.system = &system;
+  auto loop = std::make_unique<EventLoop>(options);
+  pawl::ChildProcessOptions cat;
+  cat.arguments = {"cat"};
+  cat.standard_input = pawl::Stdio::pipe;
+  auto process = std::make_unique<pawl::ChildProcess>(*loop, std::move(cat), nullptr);
+  const int pid = process->pid();
+  pawl::UniqueFd input = std::move(process->standard_input());
+  process.reset();
+  const int before = system.count(Call::wait_child);
+  CHECK(exit_code_of_fork([&] {
+          loop.reset();
+          return system.count(Call::wait_child) - before;
+        }) == 0);
+  loop.reset();
+  input.reset();
+  CHECK(exit_code_of(pid) == 0);
 }
 
 TEST_CASE("Timers, tickets and idle timers of a dead loop free what they hold in a child") {

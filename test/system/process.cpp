@@ -132,6 +132,19 @@ TEST_CASE("A child starts in the directory that it was given, or in this one") {
   CHECK(output_of(request) == std::string(here) + "\n");
 }
 
+TEST_CASE("A child starts in its directory, though that has the number of a standard descriptor") {
+  const UniqueFd directory(kernel().open_directory("/usr/bin").fd());
+  const UniqueFd saved(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
+  const Pipe err;
+  SpawnRequest request = program({"/bin/pwd"});
+  request.directory_fd = STDERR_FILENO;
+  request.stderr_fd = err.writer.get();
+  ::dup2(directory.get(), STDERR_FILENO);
+  const std::string printed = output_of(request);
+  ::dup2(saved.get(), STDERR_FILENO);
+  CHECK(printed == "/usr/bin\n");
+}
+
 TEST_CASE("A child's three standard descriptors go where they were sent") {
   Pipe in;
   make_blocking(in.reader.get());
