@@ -99,9 +99,9 @@ find_own_network() {
 }
 
 # A Catch program: one test for each of its cases, and one that failed if it ended badly otherwise.
-# So many of them run beside each other: two where they work, more where they mostly wait. Their rows
+# So many of them run beside each other: more than there are cores, where they mostly wait. Their rows
 # come in the order of their beginnings, so the time in a row may include a wait for the row above.
-suites_at_once=2
+suites_at_once=3
 running_suites=0
 next_suite=0
 
@@ -238,7 +238,7 @@ step_gcc() { # [SELECTORS]
   run_suites gcc 120 "$floor_suites" "${1:-$all_selectors}"
   suites_at_once=4  # they mostly wait for the programs that they run
   run_suites gcc 120 "$program_suites" "${1:-$all_selectors}"
-  suites_at_once=2
+  suites_at_once=3
 }
 
 # What a user without libev and c-ares gets, and who installs the shared library alone. As 32-bit
@@ -265,7 +265,9 @@ step_asan() {
 
 # Each allocation of the library fails in turn: what that breaks is mostly seen by ASan alone.
 step_out_of_memory() {
+  suites_at_once=2  # they work
   build_asan && run_suites asan 900 out_of_memory "$all_selectors"
+  suites_at_once=3
 }
 
 # Each system call fails in turn, too: its most telling part, unless PAWL_SWEEP=whole.
