@@ -434,7 +434,9 @@ class PAWL_API Connection final : private IoHandler {
   std::uint64_t bytes_sent_ = 0;
   TimePoint last_input_{};
   TimePoint last_output_{};
-  TimePoint peers_turn_{};  // since when its deadline runs: close(), or that we read again
+  // Since when its deadline runs: the first flush after close(), until when it is max; or that we
+  // read again.
+  TimePoint peers_turn_{};
   TimePoint connected_at_{};
   TimerHandle timer_;
   std::unique_ptr<Dialer> dialer_;  // while connecting
